@@ -1,0 +1,129 @@
+package config
+
+import (
+	"regexp"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// A source is a file's text kept for showing lines in errors. Its lines are stripped of secrets when they are taken
+// out, since no error may show a key.
+type source struct {
+	path  string
+	lines []string
+}
+
+func newSource(path string, text []byte) *source {
+	lines := strings.Split(string(text), "\n")
+	for i, l := range lines {
+		lines[i] = strings.TrimSuffix(l, "\r")
+	}
+	if n := len(lines); n > 1 && lines[n-1] == "" {
+		lines = lines[:n-1] // what follows the last newline is no line
+	}
+	return &source{path: path, lines: lines}
+}
+
+// errorAt makes an error with the source line of pos. A line behind the file's end (a parser's idea of where the file
+// ends) becomes the last line.
+func (s *source) errorAt(pos Position, message, hint string, cause error) *Error {
+	e := &Error{Pos: pos, Message: message, Hint: hint, Err: cause}
+	if s == nil || pos.Line <= 0 || len(s.lines) == 0 {
+		return e
+	}
+	if pos.Line > len(s.lines) {
+		pos.Line = len(s.lines)
+		pos.Column = utf8.RuneCountInString(s.lines[pos.Line-1]) + 1
+	}
+	if n := utf8.RuneCountInString(s.lines[pos.Line-1]); pos.Column > n+1 {
+		pos.Column = n + 1
+	}
+	pos.Column = max(pos.Column, 1)
+	e.Pos = pos
+	e.line, e.caret = show(s.lines[pos.Line-1], pos.Column)
+	return e
+}
+
+const (
+	hidden  = "(hidden)"
+	maxLine = 160 // characters of a source line that are shown
+)
+
+var (
+	// secretKey finds a key whose value is a secret; the file names (..._file) are none.
+	secretKey = regexp.MustCompile(`(?i)(?:private|pre[-_ ]?shared|secret)[-_ ]?(?:key)?["']?\s*[:=]`)
+	// keyLike finds what could be a key (43 or 44 characters of base64, 64 of hex) or the most part of one.
+	keyLike  = regexp.MustCompile(`[A-Za-z0-9+/_-]{40,}={0,2}`)
+	isPublic = regexp.MustCompile(`(?i)public[-_ ]?key`)
+)
+
+// show prepares a source line for an error: secrets are replaced, unprintable characters too, and a long line is cut
+// around the column. It returns the line and where the column has moved to.
+func show(line string, column int) (string, int) {
+	out, at := redact(line, column)
+	runes := []rune(out)
+	for i, r := range runes {
+		if r != '\t' && !unicode.IsPrint(r) {
+			runes[i] = '\uFFFD'
+		}
+	}
+	if len(runes) > maxLine {
+		lo := max(0, min(at-1-maxLine/2, len(runes)-maxLine))
+		hi := lo + maxLine
+		cut := append([]rune(nil), runes[lo:hi]...)
+		if lo > 0 {
+			cut[0] = '…'
+		}
+		if hi < len(runes) {
+			cut[len(cut)-1] = '…'
+		}
+		runes, at = cut, at-lo
+	}
+	return string(runes), min(at, len(runes)+1)
+}
+
+// redact replaces what may be key text by "(hidden)": everything behind a secret's key, and anything that looks like a
+// key on a line that does not speak of a public key.
+func redact(line string, column int) (string, int) {
+	var spans [][]int
+	if m := secretKey.FindStringIndex(line); m != nil {
+		end := m[1]
+		for end < len(line) && (line[end] == ' ' || line[end] == '\t') {
+			end++
+		}
+		if end < len(line) {
+			spans = append(spans, []int{end, len(line)})
+		}
+	}
+	if !isPublic.MatchString(line) {
+		for _, m := range keyLike.FindAllStringIndex(line, -1) {
+			if len(spans) == 0 || m[1] <= spans[0][0] {
+				spans = append(spans, m)
+			}
+		}
+	}
+	if len(spans) == 0 {
+		return line, column
+	}
+	if len(spans) > 1 && spans[0][0] > spans[1][0] {
+		spans = append(spans[1:], spans[0]) // the tail comes last
+	}
+	var out strings.Builder
+	at, last := column, 0
+	runesBefore := func(i int) int { return utf8.RuneCountInString(line[:i]) }
+	for _, s := range spans {
+		out.WriteString(line[last:s[0]])
+		lo, hi := runesBefore(s[0]), runesBefore(s[1])
+		switch {
+		case column > hi:
+			at += len(hidden) - (hi - lo)
+		case column > lo:
+			at += lo + 1 - column
+		}
+		out.WriteString(hidden)
+		last = s[1]
+	}
+	out.WriteString(line[last:])
+	return out.String(), at
+}
