@@ -1,0 +1,49 @@
+package tunnel
+
+import (
+	"net/netip"
+	"time"
+
+	"culvert/crypto"
+	"culvert/transport"
+)
+
+// Options are what a tunnel is born with; everything else is changed while it runs through [Tunnel.Configure].
+type Options struct {
+	// Logf receives control-plane remarks (never one per packet, never a key). nil is silence.
+	Logf func(format string, args ...any)
+	// Debugf receives finer control-plane remarks, such as each handshake. nil is silence.
+	Debugf func(format string, args ...any)
+	// HandshakeFailing is called, from a goroutine of its own and at most once per peer and retry, when an initiation to a
+	// peer went unanswered: the moment to resolve its endpoint's name again. nil is no call.
+	HandshakeFailing func(peer crypto.PublicKey)
+}
+
+// Change is one transaction on a running tunnel, with the semantics of the cross-platform userspace API's `set`
+// (https://www.wireguard.com/xplatform/). A nil field leaves things as they are. It is validated as a whole before
+// anything is changed.
+type Change struct {
+	PrivateKey   *crypto.PrivateKey // the zero key removes it
+	ListenPort   *uint16            // 0 picks a free port
+	Mark         *uint32            // fwmark of outgoing datagrams, 0 for none
+	ReplacePeers bool               // peers not named by a later entry of Peers are removed
+	Peers        []PeerChange
+}
+
+// PeerChange adds, changes or removes one peer.
+type PeerChange struct {
+	PublicKey         crypto.PublicKey
+	Remove            bool
+	UpdateOnly        bool // do nothing where the peer does not exist
+	PresharedKey      *crypto.PresharedKey
+	Endpoint          *transport.Endpoint
+	Keepalive         *time.Duration // whole seconds up to 65535 s; 0 turns it off
+	ReplaceAllowedIPs bool
+	AllowedIPs        []AllowedIPChange
+}
+
+// AllowedIPChange moves a prefix to the peer (from whichever peer had it), or removes it from this peer.
+type AllowedIPChange struct {
+	Prefix netip.Prefix
+	Remove bool
+}
