@@ -1,0 +1,289 @@
+package control
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+)
+
+type service struct {
+	instance Instance
+	reloads  atomic.Int32
+	reload   func() ([]string, error)
+	down     func() error
+}
+
+func (s *service) Status() Instance { return s.instance }
+
+func (s *service) Reload(context.Context) ([]string, error) {
+	s.reloads.Add(1)
+	return s.reload()
+}
+
+func (s *service) Down(context.Context) error { return s.down() }
+
+func listen(t *testing.T, s Service) (dir string, l *Listener) {
+	t.Helper()
+	dir = filepath.Join(t.TempDir(), "run")
+	l, err := Listen(dir, "wg0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() { l.Serve(s) })
+	t.Cleanup(func() { l.Close(); wg.Wait() })
+	return dir, l
+}
+
+func TestStatus(t *testing.T) {
+	want := Instance{Name: "wg0", Kind: "up", PID: 7, Started: time.Unix(1e9, 0).UTC(), Tunnels: []Tunnel{{Interface: "wg0", MTU: 1420}}}
+	dir, _ := listen(t, &service{instance: want})
+	got, err := Status(dir, "wg0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v\nwant %+v", got, want)
+	}
+	if names, err := Names(dir); err != nil || len(names) != 1 || names[0] != "wg0" {
+		t.Errorf("Names = %v, %v", names, err)
+	}
+}
+
+type coded struct{ error }
+
+func (coded) ExitCode() int { return 78 }
+
+func TestReload(t *testing.T) {
+	s := &service{reload: func() ([]string, error) { return []string{"one", "two"}, nil }}
+	dir, _ := listen(t, s)
+	if remarks, err := Reload(dir, "wg0"); err != nil || len(remarks) != 2 {
+		t.Fatalf("Reload = %v, %v", remarks, err)
+	}
+	s.reload = func() ([]string, error) { return nil, coded{errors.New("wg0.yaml:3:4: wrong")} }
+	_, err := Reload(dir, "wg0")
+	e, ok := errors.AsType[*Error](err)
+	if !ok || e.ExitCode() != 78 || e.Error() != "wg0.yaml:3:4: wrong" {
+		t.Fatalf("error %#v", err)
+	}
+}
+
+// The lock goes with the process, the socket and lock files go with Close, and the modes are private.
+func TestExclusive(t *testing.T) {
+	dir, l := listen(t, &service{})
+	if _, err := Listen(dir, "wg0"); !errors.Is(err, ErrRunning) {
+		t.Fatalf("second Listen: %v, want ErrRunning", err)
+	}
+	for path, want := range map[string]os.FileMode{
+		dir: 0o700 | os.ModeDir, SocketPath(dir, "wg0"): 0o600 | os.ModeSocket, lockPath(dir, "wg0"): 0o600,
+	} {
+		st, err := os.Lstat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if st.Mode() != want {
+			t.Errorf("%s has mode %v, want %v", path, st.Mode(), want)
+		}
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if entries, _ := os.ReadDir(dir); len(entries) != 0 {
+		t.Errorf("left behind: %v", entries)
+	}
+	if _, err := Status(dir, "wg0"); !errors.Is(err, ErrNotRunning) {
+		t.Errorf("Status after Close: %v, want ErrNotRunning", err)
+	}
+	again, err := Listen(dir, "wg0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	again.Close()
+}
+
+// The socket's mode is 0600 in the moment of its creation, whatever the umask.
+func TestModeFromTheStart(t *testing.T) {
+	old := syscall.Umask(0)
+	defer syscall.Umask(old)
+	path := filepath.Join(t.TempDir(), "s")
+	fd, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Close(fd)
+	if err := privateSocket("", "", rawFD(fd)); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Bind(fd, &syscall.SockaddrUnix{Name: path}); err != nil {
+		t.Fatal(err)
+	}
+	if st, err := os.Lstat(path); err != nil || st.Mode().Perm() != 0o600 {
+		t.Fatalf("mode %v, %v", st.Mode(), err)
+	}
+}
+
+type rawFD int
+
+func (fd rawFD) Control(f func(uintptr)) error  { f(uintptr(fd)); return nil }
+func (fd rawFD) Read(func(uintptr) bool) error  { return errors.ErrUnsupported }
+func (fd rawFD) Write(func(uintptr) bool) error { return errors.ErrUnsupported }
+
+// What a killed process left is taken over: its files are there, its lock is not.
+func TestStale(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Chmod(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	dead, err := net.ListenUnix("unix", &net.UnixAddr{Name: SocketPath(dir, "wg0")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dead.SetUnlinkOnClose(false)
+	dead.Close()
+	if err := os.WriteFile(lockPath(dir, "wg0"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Status(dir, "wg0"); !errors.Is(err, ErrNotRunning) {
+		t.Errorf("Status of a dead instance: %v, want ErrNotRunning", err)
+	}
+	l, err := Listen(dir, "wg0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+}
+
+func TestRunDirOfOthers(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Chmod(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Listen(dir, "wg0"); err == nil || !strings.Contains(err.Error(), "writable by others") {
+		t.Errorf("Listen in a world-writable directory: %v", err)
+	}
+}
+
+func TestNames(t *testing.T) {
+	for name, want := range map[string]bool{
+		"wg0": true, "site-a_1.b=+": true, strings.Repeat("a", 64): true,
+		"": false, ".": false, "..": false, ".a": false, "a/b": false, "a\x00": false, "ä": false, "a b": false, strings.Repeat("a", 65): false,
+	} {
+		if ValidName(name) != want {
+			t.Errorf("ValidName(%q) = %v", name, !want)
+		}
+	}
+	if _, err := Listen(t.TempDir(), "../x"); err == nil {
+		t.Error("Listen took a name with a slash")
+	}
+	if _, err := Status(t.TempDir(), "../x"); err == nil || errors.Is(err, ErrNotRunning) {
+		t.Errorf("Status took a name with a slash: %v", err)
+	}
+}
+
+// raw sends a line as it is and returns the answer.
+func raw(t *testing.T, dir, line string) response {
+	t.Helper()
+	c, err := net.Dial("unix", SocketPath(dir, "wg0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(30 * time.Second))
+	// The server may answer and close before it has read all.
+	c.Write([]byte(line))
+	c.(*net.UnixConn).CloseWrite()
+	answer, err := bufio.NewReader(c).ReadBytes('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	var r response
+	if err := json.Unmarshal(answer, &r); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func TestHostileRequests(t *testing.T) {
+	s := &service{reload: func() ([]string, error) { return nil, nil }}
+	dir, _ := listen(t, s)
+	for _, c := range []struct{ line, want string }{
+		{"\n", "not valid JSON"},
+		{"", "request: "},
+		{"{\"version\":1,\"op\":\"reload\"}", "request: "}, // no newline
+		{"{\"version\":2,\"op\":\"reload\"}\n", "version 1"},
+		{"{\"op\":\"reload\"}\n", "version 1"},
+		{"{\"version\":1,\"op\":\"format-disk\"}\n", "does not know"},
+		{"{\"version\":1,\"op\":\"" + strings.Repeat("x", 2*maxRequest) + "\"}\n", "longer than"},
+		{"[[[[[\n", "not valid JSON"},
+		{"\x00\xff\xfe\n", "not valid JSON"},
+	} {
+		if r := raw(t, dir, c.line); !strings.Contains(r.Error, c.want) || r.Code != 1 {
+			t.Errorf("answer to %.40q: %+v, want %q", c.line, r, c.want)
+		}
+	}
+	if n := s.reloads.Load(); n != 0 {
+		t.Errorf("%d reloads", n)
+	}
+}
+
+// Clients beyond the bound are turned away, and those served are not disturbed.
+func TestTooManyClients(t *testing.T) {
+	dir, l := listen(t, &service{instance: Instance{Name: "wg0"}})
+	var idle []net.Conn
+	for range maxClients {
+		c, err := net.Dial("unix", SocketPath(dir, "wg0"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		idle = append(idle, c)
+	}
+	for len(l.slots) < maxClients {
+		time.Sleep(time.Millisecond) // until all are accepted
+	}
+	if _, err := Status(dir, "wg0"); err == nil {
+		t.Fatal("one client too many was served")
+	}
+	if _, err := idle[0].Write([]byte("{\"version\":1,\"op\":\"status\"}\n")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := bufio.NewReader(idle[0]).ReadBytes('\n'); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Down returns only at the end of the connection, which in a daemon is the end of its process.
+func TestDown(t *testing.T) {
+	stopped := make(chan struct{})
+	dir, l := listen(t, &service{down: func() error { close(stopped); return errors.New("route stays") }})
+	done := make(chan error, 1)
+	go func() { done <- Down(dir, "wg0") }()
+	<-stopped
+	l.Close()
+	l.Wait(10 * time.Second)
+	select {
+	case err := <-done:
+		t.Fatalf("Down returned while the process lives: %v", err)
+	default:
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, c := range l.held {
+		c.Close() // what the end of the process does
+	}
+	err := <-done
+	if e, ok := errors.AsType[*Error](err); !ok || e.Text != "route stays" || e.Code != 1 {
+		t.Errorf("Down = %v", err)
+	}
+}
