@@ -1,0 +1,89 @@
+// Package replay accepts every message counter of a session at most once, in any order within a window.
+package replay
+
+import "sync/atomic"
+
+const (
+	// Size is how many counters the window spans: with m the highest accepted, m-Size+1 is the lowest acceptable.
+	Size = 8192
+
+	// RejectAfterMessages is the first counter never accepted (WireGuard paper §6.1).
+	RejectAfterMessages = 1<<64 - 1<<13 - 1
+)
+
+// The window is a ring of 64-bit words. Each holds the bits of slotBits consecutive counters and, above them, the lap: how
+// often the ring had gone round before it reached those counters. 13 is the widest slot that leaves room for the lap of any
+// 64-bit counter (2^64/span < 2^51), so a lap is never ambiguous, however far an authenticated peer makes its counter jump.
+//
+// The ring spans slotBits-1 more than Size, so a word is taken over only by counters that have put all it held before out of
+// the window.
+const (
+	slotBits = 13
+	slots    = (Size + slotBits - 1 + slotBits - 1) / slotBits // 632
+	span     = slots * slotBits                                // 8216
+	lapShift = slotBits
+)
+
+const (
+	_ uint64 = span - (Size + slotBits - 1)                  // the ring is wide enough
+	_ uint64 = 1<<(64-lapShift) - 1 - (1<<64-1)/uint64(span) // the lap fits above the bits
+)
+
+// Window is a sliding window over the counters of one direction of one session. The zero value has seen none. It takes
+// about 5 KiB. It must not be copied.
+//
+// Each word only ever grows, as an unsigned number: a higher lap replaces it, within a lap bits are only added. A counter
+// is accepted by the one compare-and-swap that sets its bit. So none is accepted twice whatever the interleaving, without a
+// lock and without regard to max, which only tells what is too old.
+type Window struct {
+	max  atomic.Uint64 // highest counter accepted so far, plus one; 0: none
+	ring [slots]atomic.Uint64
+}
+
+// Accept reports, exactly once per counter, that it is new: false when it was accepted before, when a counter higher by Size
+// or more has been accepted, or from [RejectAfterMessages] on. Call it for authenticated messages only. It is lock-free and
+// safe for concurrent use.
+func (w *Window) Accept(counter uint64) bool {
+	if counter >= RejectAfterMessages {
+		return false
+	}
+	for {
+		top := w.max.Load()
+		if counter < top {
+			if top-1-counter >= Size {
+				return false
+			}
+			break
+		}
+		if w.max.CompareAndSwap(top, counter+1) {
+			break
+		}
+	}
+
+	lap, place := counter/span, counter%span
+	word := &w.ring[place/slotBits]
+	bit := uint64(1) << (place % slotBits)
+	for {
+		old := word.Load()
+		updated := old | bit
+		switch oldLap := old >> lapShift; {
+		case oldLap > lap: // overtaken by a newer counter since max was read
+			return false
+		case oldLap < lap:
+			updated = lap<<lapShift | bit
+		case updated == old:
+			return false
+		}
+		if word.CompareAndSwap(old, updated) {
+			return true
+		}
+	}
+}
+
+// Reset forgets every counter. It must not run beside [Window.Accept].
+func (w *Window) Reset() {
+	w.max.Store(0)
+	for i := range w.ring {
+		w.ring[i].Store(0)
+	}
+}

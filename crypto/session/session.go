@@ -1,0 +1,165 @@
+package session
+
+import (
+	"crypto/cipher"
+	"encoding/binary"
+	"errors"
+	"io"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/crypto/chacha20poly1305"
+
+	"culvert/crypto/internal/hidden"
+	"culvert/crypto/noise"
+	"culvert/crypto/replay"
+)
+
+// Overhead is how much longer a data message is than its plaintext, in bytes.
+const Overhead = noise.DataHeaderSize + noise.TagSize
+
+// What Open fails with, besides [io.ErrShortBuffer].
+var (
+	// ErrDecrypt refuses a message that is no data message or whose tag is wrong.
+	ErrDecrypt = errors.New("session: message does not authenticate")
+	// ErrReplay refuses an authentic message whose counter was seen before or is behind the window.
+	ErrReplay = errors.New("session: replayed or too old")
+	// ErrExhausted refuses a counter from RejectAfterMessages on.
+	ErrExhausted = errors.New("session: counter beyond the limit of a session")
+	// ErrErased refuses to work without keys.
+	ErrErased = errors.New("session: erased")
+	// ErrNoKeys refuses to make a session of zero keys, which are keys already erased.
+	ErrNoKeys = errors.New("session: no keys")
+)
+
+// Nonce is scratch space for one AEAD call at a time. A worker owns one and passes it in, because a nonce on the stack would
+// escape through the AEAD's interface and be allocated for each packet.
+type Nonce [chacha20poly1305.NonceSize]byte
+
+// set lays out the nonce of a counter: four zero bytes, then the counter little-endian (§5.4.6).
+func (n *Nonce) set(counter uint64) []byte {
+	binary.LittleEndian.PutUint32(n[:4], 0)
+	binary.LittleEndian.PutUint64(n[4:], counter)
+	return n[:]
+}
+
+// ciphers are both directions' AEADs. They are immutable.
+type ciphers struct{ send, receive cipher.AEAD }
+
+// cacheLine keeps what the sending and the receiving worker write apart.
+const cacheLine = 64
+
+// Session is one keypair in use. All methods are safe for concurrent use; the exported fields are set by [New] and only read
+// afterwards. It must not be copied.
+type Session struct {
+	hidden.Value
+	LocalIndex  uint32        // receiver index of incoming messages
+	RemoteIndex uint32        // receiver index of outgoing messages
+	Initiator   bool          // this end sent the initiation
+	Created     time.Duration // since the engine's epoch
+
+	ciphers atomic.Pointer[ciphers] // nil once erased
+	_       [cacheLine]byte
+	next    atomic.Uint64 // send counter not yet reserved; at most RejectAfterMessages
+	_       [cacheLine - 8]byte
+	window  replay.Window
+}
+
+// New makes a session of a handshake's keys at time now, and erases *k. Keys that are zero (erased already) are refused
+// with [ErrNoKeys].
+func New(k *noise.Keys, initiator bool, local, remote uint32, now time.Duration) (*Session, error) {
+	var none noise.Keys
+	if k.Send == none.Send || k.Receive == none.Receive {
+		return nil, ErrNoKeys
+	}
+	defer k.Erase()
+	send, err := chacha20poly1305.New(k.Send[:])
+	if err != nil {
+		return nil, err
+	}
+	receive, err := chacha20poly1305.New(k.Receive[:])
+	if err != nil {
+		return nil, err
+	}
+	s := &Session{LocalIndex: local, RemoteIndex: remote, Initiator: initiator, Created: now}
+	s.ciphers.Store(&ciphers{send: send, receive: receive})
+	return s, nil
+}
+
+// Reserve takes n consecutive send counters, first to first+n-1, for the caller alone. It gives none when n is below one or
+// fewer than n are left below RejectAfterMessages, or after [Session.Erase].
+func (s *Session) Reserve(n int) (first uint64, ok bool) {
+	if n < 1 || s.ciphers.Load() == nil {
+		return 0, false
+	}
+	for {
+		first = s.next.Load()
+		if uint64(n) > RejectAfterMessages-first {
+			return 0, false
+		}
+		// Not Add: attempts beyond the limit must not move the counter, or enough of them would wrap it and reuse nonces.
+		if s.next.CompareAndSwap(first, first+uint64(n)) {
+			return first, true
+		}
+	}
+}
+
+// Sent returns how many send counters have been reserved.
+func (s *Session) Sent() uint64 { return s.next.Load() }
+
+// Seal writes a data message (header, ciphertext, tag) for a reserved counter to dst and returns its length,
+// len(plaintext)+[Overhead], or 0 when the session is erased. dst must be that long, or Seal panics. plaintext must not
+// overlap dst, unless it begins exactly at dst[16], to be sealed in place. Padding is the caller's. It does not allocate.
+//
+// A counter must be sealed once only: two plaintexts under one counter give away their difference and the tag's key.
+func (s *Session) Seal(dst []byte, counter uint64, plaintext []byte, n *Nonce) int {
+	c := s.ciphers.Load()
+	if c == nil {
+		return 0
+	}
+	size := len(plaintext) + Overhead
+	dst = dst[:size:size]
+	out := c.send.Seal(dst[noise.DataHeaderSize:noise.DataHeaderSize], n.set(counter), plaintext, nil)
+	binary.LittleEndian.PutUint32(dst, noise.TypeData)
+	binary.LittleEndian.PutUint32(dst[4:], s.RemoteIndex)
+	binary.LittleEndian.PutUint64(dst[8:], counter)
+	return noise.DataHeaderSize + len(out)
+}
+
+// Open verifies and decrypts the data message msg into dst[:0] and returns the plaintext, padding included; empty for a
+// keepalive. The replay window is asked only after the tag proved right. The caller has found the session by the message's
+// receiver index, which is not looked at again. dst needs a capacity of len(msg)-[Overhead], else [io.ErrShortBuffer]; it
+// must not overlap msg, unless it begins exactly at msg[16], to be opened in place. After an error dst's contents are
+// undefined. It does not allocate.
+//
+// Errors are [ErrDecrypt], [ErrReplay], [ErrExhausted] and [ErrErased].
+func (s *Session) Open(dst, msg []byte, n *Nonce) (plaintext []byte, err error) {
+	c := s.ciphers.Load()
+	if c == nil {
+		return nil, ErrErased
+	}
+	if len(msg) < Overhead || binary.LittleEndian.Uint32(msg) != noise.TypeData {
+		return nil, ErrDecrypt
+	}
+	counter := binary.LittleEndian.Uint64(msg[8:])
+	if counter >= RejectAfterMessages {
+		return nil, ErrExhausted
+	}
+	if cap(dst) < len(msg)-Overhead {
+		return nil, io.ErrShortBuffer
+	}
+	plaintext, err = c.receive.Open(dst[:0], n.set(counter), msg[noise.DataHeaderSize:], nil)
+	if err != nil {
+		return nil, ErrDecrypt
+	}
+	if !s.window.Accept(counter) {
+		return nil, ErrReplay
+	}
+	return plaintext, nil
+}
+
+// Erase drops the keys: from then on nothing is reserved, sealed or opened. Calls already under way finish first with the keys
+// they have.
+func (s *Session) Erase() {
+	s.ciphers.Store(nil)
+}
