@@ -1,0 +1,348 @@
+package transport
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// socketBuffer is the size asked for a socket's receive and send buffers: some milliseconds at 10 Gbit/s.
+	socketBuffer = 7 << 20
+	// portTries bounds the search for a port that is free on both families.
+	portTries = 64
+	// refusalsRemembered is how many trains in a row must be refused with an error that has other meanings as well
+	// before UDP_SEGMENT is given up.
+	refusalsRemembered = 8
+)
+
+// UDP is the kernel's network: UDP over IPv4 and IPv6 in the network namespace of the thread that calls Open.
+type UDP struct{}
+
+var _ Network = UDP{}
+
+// family is one of a socket's two kernel sockets.
+type family struct {
+	file *os.File
+	raw  syscall.RawConn
+	v6   bool
+	gso  bool // the kernel knows UDP_SEGMENT
+	gro  bool // UDP_GRO is on
+}
+
+type udpSocket struct {
+	v4, v6 *family // nil where the host lacks the family
+	port   uint16
+	logf   func(format string, args ...any)
+
+	send, recv mmsgCall
+
+	mark                atomic.Uint32
+	corruptsEqualTrains bool
+	// segmentOff is set once UDP_SEGMENT was found unusable; refusals counts towards it.
+	segmentOff atomic.Bool
+	refusals   atomic.Int32
+
+	routes    *routeQueries // nil where netlink is out of reach
+	watch     *routeWatch
+	receivers []Receiver
+
+	closed    chan struct{}
+	closeOnce sync.Once
+	closeErr  error
+
+	out sendCounters
+	in  receiveCounters
+}
+
+type sendCounters struct {
+	_                                 [64]byte // apart from what the receivers write
+	datagrams, bytes, calls           atomic.Uint64
+	segmentFallbacks, sourceFallbacks atomic.Uint64
+	errors                            atomic.Uint64
+	_                                 [64]byte
+}
+
+type receiveCounters struct {
+	datagrams, bytes, calls atomic.Uint64
+	truncated               atomic.Uint64
+	_                       [64]byte
+}
+
+// Open binds o.Port on both families; a host without one of them gets the other alone. A port in use is an
+// error that unwraps to EADDRINUSE. What SourceValid and RouteChanges need is opened along, in the same namespace.
+func (UDP) Open(o Options) (Socket, error) {
+	s := &udpSocket{
+		logf:   o.Logf,
+		send:   sendmmsg,
+		recv:   recvmmsg,
+		closed: make(chan struct{}),
+	}
+	if s.logf == nil {
+		s.logf = func(string, ...any) {}
+	}
+	var name unix.Utsname
+	if err := unix.Uname(&name); err == nil {
+		s.corruptsEqualTrains = parseKernelRelease(unix.ByteSliceToString(name.Release[:])).corruptsEqualTrains()
+	}
+	s.mark.Store(o.Mark)
+	if err := s.bind(o); err != nil {
+		return nil, err
+	}
+	for _, f := range s.families() {
+		s.receivers = append(s.receivers, newReceiver(s, f))
+	}
+	s.openRoutes()
+	return s, nil
+}
+
+// openRoutes opens the netlink sockets. A process that may not have them (seccomp) still has a transport: stale
+// sources are then found when the kernel refuses them.
+func (s *udpSocket) openRoutes() {
+	var err error
+	if s.routes, err = openRouteQueries(); err != nil {
+		s.logf("transport: routes cannot be queried: %v", err)
+	}
+	if s.watch, err = openRouteWatch(); err != nil {
+		s.logf("transport: route changes cannot be watched: %v", err)
+	}
+}
+
+// bind opens both families on one port. With port 0 the first picks, and the search starts over where the
+// other's is taken.
+func (s *udpSocket) bind(o Options) error {
+	var err error
+	for range portTries {
+		if err = s.bindOnce(o); err == nil {
+			return nil
+		}
+		if o.Port != 0 || !errors.Is(err, unix.EADDRINUSE) {
+			return err
+		}
+	}
+	return err
+}
+
+func (s *udpSocket) bindOnce(o Options) error {
+	port := o.Port
+	v4, err4 := openFamily(false, port, o.Mark)
+	if err4 != nil && !familyMissing(err4) {
+		return err4
+	}
+	if v4 != nil {
+		var err error
+		if port, err = v4.port(); err != nil {
+			return errors.Join(err, v4.file.Close())
+		}
+	}
+	v6, err6 := openFamily(true, port, o.Mark)
+	if err6 != nil && (v4 == nil || !familyMissing(err6)) {
+		if v4 != nil {
+			return errors.Join(err6, v4.file.Close())
+		}
+		return errors.Join(err4, err6)
+	}
+	if v4 == nil {
+		var err error
+		if port, err = v6.port(); err != nil {
+			return errors.Join(err, v6.file.Close())
+		}
+	}
+	s.v4, s.v6, s.port = v4, v6, port
+	return nil
+}
+
+// familyMissing tells errors of a host without a family from real ones.
+func familyMissing(err error) bool {
+	return errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EPROTONOSUPPORT) ||
+		errors.Is(err, unix.EADDRNOTAVAIL)
+}
+
+// openFamily opens, sets up and binds the socket of one family.
+func openFamily(v6 bool, port uint16, mark uint32) (*family, error) {
+	domain, network := unix.AF_INET, "udp4"
+	var addr unix.Sockaddr = &unix.SockaddrInet4{Port: int(port)}
+	if v6 {
+		domain, network = unix.AF_INET6, "udp6"
+		addr = &unix.SockaddrInet6{Port: int(port)}
+	}
+	fail := func(call string, err error) error {
+		return fmt.Errorf("open %s port %d: %w", network, port, os.NewSyscallError(call, err))
+	}
+	fd, err := unix.Socket(domain, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.IPPROTO_UDP)
+	if err != nil {
+		return nil, fail("socket", err)
+	}
+	f := &family{v6: v6}
+	if call, err := f.setOptions(fd, mark); err != nil {
+		unix.Close(fd)
+		return nil, fail(call, err)
+	}
+	if err := unix.Bind(fd, addr); err != nil {
+		unix.Close(fd)
+		return nil, fail("bind", err)
+	}
+	f.file = os.NewFile(uintptr(fd), network)
+	if f.raw, err = f.file.SyscallConn(); err != nil {
+		return nil, errors.Join(fail("SyscallConn", err), f.file.Close())
+	}
+	return f, nil
+}
+
+// setOptions sets what must be there and tries what only helps.
+//
+// Path MTU discovery is off (IP_PMTUDISC_DONT): outer packets leave without DF, so that a path narrower than the
+// tunnel's MTU assumes costs fragments, not a black hole, and a forged "fragmentation needed" gains nothing but that. Over
+// IPv6, where routers do not fragment, this host does, at the path MTU it has learned. It is what WireGuard does.
+//
+// IP_RECVERR stays off: a queued ICMP error would fail the next, unrelated send.
+//
+// SO_REUSEADDR stays off: two daemons on one port would each get part of the datagrams.
+func (f *family) setOptions(fd int, mark uint32) (call string, err error) {
+	for _, b := range []struct{ force, plain int }{
+		{unix.SO_RCVBUFFORCE, unix.SO_RCVBUF},
+		{unix.SO_SNDBUFFORCE, unix.SO_SNDBUF},
+	} {
+		if unix.SetsockoptInt(fd, unix.SOL_SOCKET, b.force, socketBuffer) != nil {
+			_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, b.plain, socketBuffer) // the kernel caps it
+		}
+	}
+	type option struct {
+		name              string
+		level, opt, value int
+	}
+	options := []option{
+		{"setsockopt IP_PKTINFO", unix.IPPROTO_IP, unix.IP_PKTINFO, 1},
+		{"setsockopt IP_RECVTOS", unix.IPPROTO_IP, unix.IP_RECVTOS, 1},
+		{"setsockopt IP_MTU_DISCOVER", unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DONT},
+		{"setsockopt IP_RECVERR", unix.IPPROTO_IP, unix.IP_RECVERR, 0},
+	}
+	if f.v6 {
+		options = []option{
+			{"setsockopt IPV6_V6ONLY", unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1},
+			{"setsockopt IPV6_RECVPKTINFO", unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1},
+			{"setsockopt IPV6_RECVTCLASS", unix.IPPROTO_IPV6, unix.IPV6_RECVTCLASS, 1},
+			{"setsockopt IPV6_MTU_DISCOVER", unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_DONT},
+			{"setsockopt IPV6_RECVERR", unix.IPPROTO_IPV6, unix.IPV6_RECVERR, 0},
+		}
+	}
+	if mark != 0 {
+		options = append(options, option{"setsockopt SO_MARK", unix.SOL_SOCKET, unix.SO_MARK, int(mark)})
+	}
+	for _, o := range options {
+		if err := unix.SetsockoptInt(fd, o.level, o.opt, o.value); err != nil {
+			return o.name, err
+		}
+	}
+	_, err = unix.GetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_SEGMENT)
+	f.gso = err == nil
+	f.gro = unix.SetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_GRO, 1) == nil
+	return "", nil
+}
+
+// port asks the kernel for the bound port.
+func (f *family) port() (port uint16, err error) {
+	ctlErr := f.raw.Control(func(fd uintptr) {
+		var sa unix.Sockaddr
+		sa, err = unix.Getsockname(int(fd))
+		switch sa := sa.(type) {
+		case *unix.SockaddrInet4:
+			port = uint16(sa.Port)
+		case *unix.SockaddrInet6:
+			port = uint16(sa.Port)
+		}
+	})
+	if err != nil {
+		err = os.NewSyscallError("getsockname", err)
+	}
+	return port, errors.Join(ctlErr, err)
+}
+
+// families lists those that are open.
+func (s *udpSocket) families() []*family {
+	var fs []*family
+	for _, f := range []*family{s.v4, s.v6} {
+		if f != nil {
+			fs = append(fs, f)
+		}
+	}
+	return fs
+}
+
+func (s *udpSocket) Port() uint16 { return s.port }
+
+func (s *udpSocket) SetMark(mark uint32) error {
+	for _, f := range s.families() {
+		var err error
+		if f.raw.Control(func(fd uintptr) {
+			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, int(mark))
+		}) != nil {
+			return net.ErrClosed
+		}
+		if err != nil {
+			return os.NewSyscallError("setsockopt SO_MARK", err)
+		}
+	}
+	s.mark.Store(mark)
+	return nil
+}
+
+func (s *udpSocket) Receivers() []Receiver { return s.receivers }
+
+func (s *udpSocket) NewSender() Sender { return newUDPSender(s) }
+
+func (s *udpSocket) SourceValid(e Endpoint) bool {
+	if !e.Source.IsValid() || s.routes == nil {
+		return true
+	}
+	return s.routes.sourceValid(e, s.port, s.mark.Load())
+}
+
+func (s *udpSocket) RouteChanges() <-chan struct{} {
+	if s.watch == nil {
+		return nil
+	}
+	return s.watch.changes
+}
+
+func (s *udpSocket) Counters() Counters {
+	c := Counters{
+		SentDatagrams:     s.out.datagrams.Load(),
+		SentBytes:         s.out.bytes.Load(),
+		SentCalls:         s.out.calls.Load(),
+		SegmentFallbacks:  s.out.segmentFallbacks.Load(),
+		SourceFallbacks:   s.out.sourceFallbacks.Load(),
+		SendErrors:        s.out.errors.Load(),
+		ReceivedDatagrams: s.in.datagrams.Load(),
+		ReceivedBytes:     s.in.bytes.Load(),
+		ReceivedCalls:     s.in.calls.Load(),
+		Truncated:         s.in.truncated.Load(),
+	}
+	for _, f := range s.families() {
+		c.SegmentOffload = c.SegmentOffload || f.gso && !s.segmentOff.Load()
+		c.ReceiveOffload = c.ReceiveOffload || f.gro
+	}
+	return c
+}
+
+func (s *udpSocket) Close() error {
+	s.closeOnce.Do(func() {
+		close(s.closed)
+		for _, f := range s.families() {
+			s.closeErr = errors.Join(s.closeErr, f.file.Close())
+		}
+		if s.routes != nil {
+			s.routes.close()
+		}
+		if s.watch != nil {
+			s.watch.close()
+		}
+	})
+	return s.closeErr
+}
