@@ -49,7 +49,8 @@ type File struct {
 	Tunnels  []Tunnel // in file order; exactly one for a wg-quick file
 	Warnings []*Error // what is odd without being wrong, in file order
 
-	source *source // for ErrorAt
+	source   *source    // for ErrorAt
+	comments []Position // of a wg-quick file, for ImportWGQuick
 }
 
 // Format is the language of a configuration file.

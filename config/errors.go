@@ -1,5 +1,13 @@
 package config
 
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+)
+
 // An Error is one thing wrong (or odd, in [File.Warnings]) at one place. It never holds key text.
 type Error struct {
 	Pos     Position
@@ -11,11 +19,129 @@ type Error struct {
 	caret int    // column of the caret within line, from 1
 }
 
+// Error gives several lines without a newline at the end: position and message, the source line with a caret, the hint.
+func (e *Error) Error() string {
+	var b strings.Builder
+	if e.Pos != (Position{}) {
+		b.WriteString(e.Pos.String())
+		b.WriteString(": ")
+	}
+	b.WriteString(e.Message)
+	indent := 2
+	if e.Pos.Line > 0 {
+		number := strconv.Itoa(e.Pos.Line)
+		indent += len(number) + 1
+		fmt.Fprintf(&b, "\n  %s | %s\n%*s| %s^", number, e.line, indent, "", leading(e.line, e.caret-1))
+	}
+	if e.Hint != "" {
+		fmt.Fprintf(&b, "\n%*s= %s", indent, "", e.Hint)
+	}
+	return b.String()
+}
+
+// leading gives blanks as wide as the first n characters of line, keeping its tabs.
+func leading(line string, n int) string {
+	var b strings.Builder
+	for _, r := range line {
+		if n <= 0 {
+			break
+		}
+		n--
+		if r == '\t' {
+			b.WriteByte('\t')
+		} else {
+			b.WriteByte(' ')
+		}
+	}
+	return b.String()
+}
+
+// Unwrap gives the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
 // Errors are all errors of a file, in file order. It is never empty where it is returned as an error: find it with
 // errors.As, which tells a bad configuration from everything else.
 type Errors []*Error
 
+// Error gives all errors, one after the other.
+func (e Errors) Error() string {
+	texts := make([]string, len(e))
+	for i, err := range e {
+		texts[i] = err.Error()
+	}
+	return strings.Join(texts, "\n")
+}
+
+// Unwrap gives each error, for errors.Is and errors.As.
+func (e Errors) Unwrap() []error {
+	out := make([]error, len(e))
+	for i, err := range e {
+		out[i] = err
+	}
+	return out
+}
+
 // ErrorAt makes an error about a place in f found out later, such as a device that cannot be made, with its source line.
 func (f *File) ErrorAt(pos Position, message, hint string, cause error) *Error {
 	return f.source.errorAt(pos, message, hint, cause)
+}
+
+// A problem is what is wrong with a value, by someone who does not know where the value stands.
+type problem struct {
+	message, hint string
+}
+
+func wrong(hint, format string, args ...any) *problem {
+	return &problem{message: fmt.Sprintf(format, args...), hint: hint}
+}
+
+// A report collects what is wrong with one file.
+type report struct {
+	src      *source
+	errs     Errors
+	warnings []*Error
+}
+
+func (r *report) fail(pos Position, hint, format string, args ...any) {
+	r.errs = append(r.errs, r.src.errorAt(pos, fmt.Sprintf(format, args...), hint, nil))
+}
+
+func (r *report) failWith(pos Position, p *problem, cause error) {
+	r.errs = append(r.errs, r.src.errorAt(pos, p.message, p.hint, cause))
+}
+
+func (r *report) warn(pos Position, hint, format string, args ...any) {
+	r.warnings = append(r.warnings, r.src.errorAt(pos, fmt.Sprintf(format, args...), hint, nil))
+}
+
+// inOrder sorts by place, keeps what was found first among those of one place first, and drops repetitions.
+func inOrder(list []*Error) []*Error {
+	slices.SortStableFunc(list, func(a, b *Error) int {
+		return cmp.Or(cmp.Compare(a.Pos.Line, b.Pos.Line), cmp.Compare(a.Pos.Column, b.Pos.Column))
+	})
+	return slices.CompactFunc(list, func(a, b *Error) bool { return a.Pos == b.Pos && a.Message == b.Message })
+}
+
+// err is nil or the sorted and bounded Errors.
+func (r *report) err() error {
+	if len(r.errs) == 0 {
+		return nil
+	}
+	r.errs = inOrder(r.errs)
+	if n := len(r.errs); n > MaxErrors {
+		last := r.errs[MaxErrors].Pos
+		r.errs = append(r.errs[:MaxErrors:MaxErrors],
+			r.src.errorAt(last, fmt.Sprintf("and %d more errors from here on", n-MaxErrors), "", nil))
+	}
+	return r.errs
+}
+
+// quote shows a value in a message: bounded, and hidden where it could be a key.
+func quote(s string) string {
+	s = hideKeys(s)
+	const most = 64
+	if runes := []rune(s); len(runes) > most {
+		s = string(runes[:most-1]) + "…"
+	}
+	return strconv.Quote(s)
 }

@@ -2,6 +2,7 @@ package config
 
 import (
 	"regexp"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -15,7 +16,7 @@ type source struct {
 }
 
 func newSource(path string, text []byte) *source {
-	lines := strings.Split(string(text), "\n")
+	lines := strings.Split(strings.TrimPrefix(string(text), "\uFEFF"), "\n") // a byte order mark is no text
 	for i, l := range lines {
 		lines[i] = strings.TrimSuffix(l, "\r")
 	}
@@ -53,8 +54,8 @@ const (
 var (
 	// secretKey finds a key whose value is a secret; the file names (..._file) are none.
 	secretKey = regexp.MustCompile(`(?i)(?:private|pre[-_ ]?shared|secret)[-_ ]?(?:key)?["']?\s*[:=]`)
-	// keyLike finds what could be a key (43 or 44 characters of base64, 64 of hex) or the most part of one.
-	keyLike  = regexp.MustCompile(`[A-Za-z0-9+/_-]{40,}={0,2}`)
+	// longRun finds what could be a key (43 or 44 characters of base64, 64 of hex) or the most part of one.
+	longRun  = regexp.MustCompile(`[A-Za-z0-9+/_-]{40,}={0,2}`)
 	isPublic = regexp.MustCompile(`(?i)public[-_ ]?key`)
 )
 
@@ -87,18 +88,20 @@ func show(line string, column int) (string, int) {
 // key on a line that does not speak of a public key.
 func redact(line string, column int) (string, int) {
 	var spans [][]int
+	tail := len(line) // where a secret's value begins
 	if m := secretKey.FindStringIndex(line); m != nil {
 		end := m[1]
 		for end < len(line) && (line[end] == ' ' || line[end] == '\t') {
 			end++
 		}
 		if end < len(line) {
+			tail = end
 			spans = append(spans, []int{end, len(line)})
 		}
 	}
 	if !isPublic.MatchString(line) {
-		for _, m := range keyLike.FindAllStringIndex(line, -1) {
-			if len(spans) == 0 || m[1] <= spans[0][0] {
+		for _, m := range longRun.FindAllStringIndex(line, -1) {
+			if keyLike(line[m[0]:m[1]]) && m[1] <= tail {
 				spans = append(spans, m)
 			}
 		}
@@ -106,9 +109,7 @@ func redact(line string, column int) (string, int) {
 	if len(spans) == 0 {
 		return line, column
 	}
-	if len(spans) > 1 && spans[0][0] > spans[1][0] {
-		spans = append(spans[1:], spans[0]) // the tail comes last
-	}
+	slices.SortFunc(spans, func(a, b []int) int { return a[0] - b[0] })
 	var out strings.Builder
 	at, last := column, 0
 	runesBefore := func(i int) int { return utf8.RuneCountInString(line[:i]) }
@@ -126,4 +127,25 @@ func redact(line string, column int) (string, int) {
 	}
 	out.WriteString(line[last:])
 	return out.String(), at
+}
+
+// keyLike tells the runs of longRun that look random from those that are paths and words.
+func keyLike(run string) bool {
+	var upper, lower, digit bool
+	for _, c := range run {
+		upper = upper || unicode.IsUpper(c)
+		lower = lower || unicode.IsLower(c)
+		digit = digit || unicode.IsDigit(c)
+	}
+	return digit && (upper && lower || strings.Trim(run, "0123456789abcdefABCDEF") == "")
+}
+
+// hideKeys replaces what could be a key in s.
+func hideKeys(s string) string {
+	return longRun.ReplaceAllStringFunc(s, func(run string) string {
+		if keyLike(run) {
+			return hidden
+		}
+		return run
+	})
 }

@@ -1,0 +1,69 @@
+package config
+
+import "strings"
+
+// otherNames maps what people write, having other programs in mind, to culvert's keys.
+var otherNames = map[string]string{
+	"port": "listen", "listen_port": "listen", "listenport": "listen",
+	"address": "addresses", "ip": "addresses", "ips": "addresses",
+	"privatekey": "private_key_file", "key": "private_key_file", "private_key_path": "private_key_file",
+	"publickey": "public_key", "pubkey": "public_key",
+	"psk": "preshared_key_file", "psk_file": "preshared_key_file", "presharedkey": "preshared_key_file",
+	"endpoint": "endpoints", "host": "endpoints", "remote": "endpoints",
+	"allowedips": "allowed_ips", "allowed_ip": "allowed_ips", "routes": "allowed_ips",
+	"persistent_keepalive": "keepalive", "persistentkeepalive": "keepalive", "persistent_keepalive_interval": "keepalive",
+	"mark": "fwmark", "firewall_mark": "fwmark",
+	"nameservers": "servers", "dns_servers": "servers", "domains": "search", "search_domains": "search",
+	"preup": "pre_up", "postup": "post_up", "predown": "pre_down", "postdown": "post_down",
+	"peer": "peers", "tunnel": "tunnels", "interface": "tunnels", "interfaces": "tunnels", "name": "instance",
+	"type": "mode", "protocol": "wire",
+}
+
+// suggest finds the known key that was most likely meant by key, or "".
+func suggest(key string, known []string) string {
+	if len(key) > 64 {
+		return ""
+	}
+	plain := strings.ToLower(strings.NewReplacer("-", "_", " ", "_", ".", "_").Replace(key))
+	if other, ok := otherNames[plain]; ok {
+		for _, k := range known {
+			if k == other {
+				return k
+			}
+		}
+	}
+	best, least := "", max(1, len(plain)/3)+1
+	for _, k := range known {
+		d := min(distance(plain, strings.ToLower(k)), distance(strings.ReplaceAll(plain, "_", ""),
+			strings.ReplaceAll(strings.ToLower(k), "_", "")))
+		if d < least {
+			best, least = k, d
+		}
+	}
+	return best
+}
+
+// distance counts the insertions, deletions, substitutions and swaps of neighbours between a and b (optimal string
+// alignment).
+func distance(a, b string) int {
+	before, row := make([]int, len(b)+1), make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		next := make([]int, len(b)+1)
+		next[0] = i + 1
+		for j := range len(b) {
+			cost := 1
+			if a[i] == b[j] {
+				cost = 0
+			}
+			next[j+1] = min(row[j+1]+1, next[j]+1, row[j]+cost)
+			if i > 0 && j > 0 && a[i] == b[j-1] && a[i-1] == b[j] {
+				next[j+1] = min(next[j+1], before[j-1]+1)
+			}
+		}
+		before, row = row, next
+	}
+	return row[len(b)]
+}

@@ -1,0 +1,371 @@
+package config
+
+import (
+	"path/filepath"
+	"strings"
+
+	"github.com/goccy/go-yaml/ast"
+
+	"culvert/crypto"
+)
+
+// What later versions will know, refused with a word of its own so that nobody looks for a typing error.
+var (
+	laterInFile   = []string{"netns", "links", "shaping", "services", "xconnect", "routes", "rules", "nat"}
+	laterInTunnel = []string{"netns", "mac", "up", "routes", "alias"}
+)
+
+// A yamlReader turns nodes into a File.
+type yamlReader struct {
+	report
+	file *File
+	// secret reads a key file, see readSecret; another one in tests.
+	secret func(path string) ([]byte, *problem, error)
+}
+
+// parseYAML reads the text of a YAML file. The File is good only where the report has no errors.
+func parseYAML(path string, text []byte, secret func(string) ([]byte, *problem, error)) (*File, *report) {
+	src := newSource(path, text)
+	y := &yamlReader{report: report{src: src}, secret: secret}
+	y.file = &File{Path: path, Format: FormatYAML, Instance: stem(path), source: src}
+	root := y.yamlDocument(strings.Join(src.lines, "\n") + "\n")
+	switch {
+	case root != nil:
+		y.root(root)
+		y.relate(y.file)
+	case len(y.errs) == 0:
+		y.fail(Position{path, 1, 1}, `begin with "version: 1"`, "the file holds no configuration")
+	}
+	return y.file, &y.report
+}
+
+// stem is a path's last element without its extension.
+func stem(path string) string {
+	base := filepath.Base(path)
+	return strings.TrimSuffix(base, filepath.Ext(base))
+}
+
+func (y *yamlReader) root(n ast.Node) {
+	top := value{node: n, pos: y.nodePos(n), of: "the file"}
+	if _, scalar := n.(ast.ScalarNode); scalar {
+		top.pos = y.tokenPos(n.GetToken())
+	}
+	version, tunnels, named := false, false, false
+	ok := y.fields(top, "the file", laterInFile,
+		field{"version", func(e entry) {
+			version = true
+			if s, ok := y.number(e.value); ok && s != "1" {
+				y.fail(e.value.pos, `write "version: 1"`, "this version of culvert reads version 1 of the file format, not %s", quote(s))
+			}
+		}},
+		field{"instance", func(e entry) {
+			named = true
+			if s, ok := y.text(e.value); ok {
+				if p := instanceName(s); p != nil {
+					y.failWith(e.value.pos, p, nil)
+				}
+				y.file.Instance = s
+			}
+		}},
+		field{"tunnels", func(e entry) {
+			tunnels = true
+			y.tunnels(e)
+		}},
+	)
+	if !ok {
+		return
+	}
+	if !version {
+		y.fail(Position{y.src.path, 1, 1}, `begin the file with "version: 1"`, "the file does not say which version of the file format it is in")
+	}
+	if !tunnels {
+		y.fail(Position{y.src.path, 1, 1}, `add "tunnels:" with at least one tunnel`, "the file has no tunnels")
+	}
+	if !named {
+		if p := instanceName(y.file.Instance); p != nil {
+			y.failWith(Position{y.src.path, 1, 1}, &problem{p.message + ", which it is called after the file",
+				`rename the file or add "instance: NAME"`}, nil)
+		}
+	}
+}
+
+func (y *yamlReader) tunnels(e entry) {
+	entries, ok := y.mapping(e.value)
+	if !ok {
+		return
+	}
+	if len(entries) == 0 {
+		y.fail(e.pos, "add a tunnel: its name, and below it its keys", "the file has no tunnels")
+	}
+	for i, e := range entries {
+		if i == MaxTunnels {
+			y.fail(e.pos, "use several files", "the file has more than %d tunnels", MaxTunnels)
+			return
+		}
+		if p := tunnelName(e.key); p != nil {
+			y.failWith(e.pos, p, nil)
+		}
+		y.file.Tunnels = append(y.file.Tunnels, y.tunnel(e))
+	}
+}
+
+func (y *yamlReader) tunnel(e entry) Tunnel {
+	t := Tunnel{Name: e.key, Pos: e.pos, Mode: ModeTun, Wire: WireWireGuard}
+	keyed := false
+	ok := y.fields(e.value, "a tunnel", laterInTunnel,
+		field{"mode", func(e entry) {
+			if s, ok := y.text(e.value); ok {
+				switch t.Mode = Mode(s); t.Mode {
+				case ModeTun:
+				case ModeTap:
+					y.fail(e.value.pos, "write tun", "this version of culvert has no tap tunnels yet")
+				default:
+					y.fail(e.value.pos, "write tun (IP packets)", "%s is not a tunnel's mode", quote(s))
+				}
+			}
+		}},
+		field{"listen", func(e entry) {
+			if s, ok := y.number(e.value); ok {
+				t.ListenPos = e.value.pos
+				y.take(e.value.pos, read(&t.Listen, parsePort, s))
+			}
+		}},
+		field{"private_key_file", func(e entry) {
+			keyed = true
+			t.PrivateKeyPos = e.value.pos
+			if s, ok := y.keyFile(e, &t.PrivateKeyFile); ok {
+				y.take(e.value.pos, inFile(read(&t.PrivateKey, parsePrivateKey, s), t.PrivateKeyFile))
+			}
+		}},
+		field{"private_key", func(e entry) {
+			keyed = true
+			y.fail(e.pos, "put the key into a file of mode 0600 and name it with private_key_file",
+				"private keys have no place in this file, which is read, copied and shown to others too easily")
+		}},
+		field{"addresses", func(e entry) {
+			for _, v := range y.list(e.value, `[10.0.0.1/24, "fd00::1/64"]`, MaxAddresses) {
+				if s, ok := y.text(v); ok {
+					if a, p := parseAddress(s, false); y.take(v.pos, p) {
+						t.Addresses = append(t.Addresses, Prefix{a, v.pos})
+					}
+				}
+			}
+		}},
+		field{"mtu", func(e entry) {
+			if s, ok := y.number(e.value, "auto"); ok {
+				t.MTUPos = e.value.pos
+				y.take(e.value.pos, read(&t.MTU, parseMTU, s))
+			}
+		}},
+		field{"wire", func(e entry) {
+			if s, ok := y.text(e.value); ok {
+				switch t.Wire = Wire(s); t.Wire {
+				case WireWireGuard:
+				case WireCulvert:
+					y.fail(e.value.pos, "write wireguard", "this version of culvert does not speak its native wire yet")
+				default:
+					y.fail(e.value.pos, "write wireguard", "%s is not a wire", quote(s))
+				}
+			}
+		}},
+		field{"fwmark", func(e entry) {
+			if s, ok := y.number(e.value, "off", "auto"); ok {
+				t.FwMarkPos = e.value.pos
+				y.take(e.value.pos, read(&t.FwMark, parseFwMark, s))
+			}
+		}},
+		field{"table", func(e entry) {
+			if s, ok := y.number(e.value, "auto", "off", "main", "default"); ok {
+				t.TablePos = e.value.pos
+				y.take(e.value.pos, read(&t.Table, parseTable, s))
+			}
+		}},
+		field{"dns", func(e entry) { y.dns(e, &t.DNS) }},
+		field{"hooks", func(e entry) { y.hooks(e, &t.Hooks) }},
+		field{"peers", func(e entry) { y.peers(e, &t) }},
+	)
+	if ok && !keyed {
+		y.fail(e.pos, "make a key with: (umask 077; culvert genkey > "+shellWord(keyName(t.Name))+"), and add private_key_file",
+			"the tunnel has no private_key_file")
+	}
+	return t
+}
+
+// keyName is the key file's name proposed for a tunnel, whatever its name.
+func keyName(tunnel string) string {
+	if tunnelName(tunnel) != nil {
+		return "tunnel.key"
+	}
+	return tunnel + ".key"
+}
+
+func (y *yamlReader) dns(e entry, dns *DNS) {
+	dns.Pos = e.pos
+	y.fields(e.value, "dns", nil,
+		field{"servers", func(e entry) {
+			for _, v := range y.list(e.value, `[10.0.0.53]`, MaxDNS) {
+				if s, ok := y.text(v); ok {
+					if a, p := parseServer(s); y.take(v.pos, p) {
+						dns.Servers = append(dns.Servers, a)
+					}
+				}
+			}
+		}},
+		field{"search", func(e entry) {
+			for _, v := range y.list(e.value, `[example.net]`, MaxDNS) {
+				if s, ok := y.text(v); ok && y.take(v.pos, hostName(s)) {
+					dns.Search = append(dns.Search, s)
+				}
+			}
+		}},
+	)
+}
+
+func (y *yamlReader) hooks(e entry, h *Hooks) {
+	into := func(list *[]Hook) func(entry) {
+		return func(e entry) {
+			for _, v := range y.list(e.value, `["ip rule add ..."]`, MaxHooks) {
+				if s, ok := y.text(v); ok {
+					if s = strings.TrimSpace(s); y.take(v.pos, command(s)) {
+						*list = append(*list, Hook{s, v.pos})
+					}
+				}
+			}
+		}
+	}
+	y.fields(e.value, "hooks", nil, field{"pre_up", into(&h.PreUp)}, field{"post_up", into(&h.PostUp)},
+		field{"pre_down", into(&h.PreDown)}, field{"post_down", into(&h.PostDown)})
+}
+
+func (y *yamlReader) peers(e entry, t *Tunnel) {
+	entries, ok := y.mapping(e.value)
+	if !ok {
+		return
+	}
+	for i, e := range entries {
+		if i == MaxPeers {
+			y.fail(e.pos, "use several tunnels", "the tunnel has more than %d peers", MaxPeers)
+			return
+		}
+		if p := peerName(e.key); p != nil {
+			y.failWith(e.pos, p, nil)
+		}
+		t.Peers = append(t.Peers, y.peer(e))
+	}
+}
+
+func (y *yamlReader) peer(e entry) Peer {
+	p := Peer{Name: e.key, Pos: e.pos}
+	keyed := false
+	ok := y.fields(e.value, "a peer", nil,
+		field{"public_key", func(e entry) {
+			keyed = true
+			p.PublicKeyPos = e.value.pos
+			if s, ok := y.text(e.value); ok {
+				y.take(e.value.pos, read(&p.PublicKey, parsePublicKey, s))
+			}
+		}},
+		field{"preshared_key_file", func(e entry) {
+			p.PresharedKeyPos = e.value.pos
+			if s, ok := y.keyFile(e, &p.PresharedKeyFile); ok {
+				prob := read(&p.PresharedKey, parsePresharedKey, s)
+				if prob == nil && p.PresharedKey.IsZero() {
+					prob = wrong("make one with culvert genpsk, or leave the key out", "the preshared key is all zeros")
+				}
+				y.take(e.value.pos, inFile(prob, p.PresharedKeyFile))
+			}
+		}},
+		field{"preshared_key", func(e entry) {
+			y.fail(e.pos, "put the key into a file of mode 0600 and name it with preshared_key_file",
+				"preshared keys have no place in this file, which is read, copied and shown to others too easily")
+		}},
+		field{"endpoints", func(e entry) {
+			for _, v := range y.list(e.value, `["vpn.example.net:51820"]`, MaxEndpoints) {
+				if s, ok := y.text(v); ok {
+					if end, prob := parseEndpoint(s); y.take(v.pos, prob) {
+						end.Pos = v.pos
+						p.Endpoints = append(p.Endpoints, end)
+					}
+				}
+			}
+		}},
+		field{"allowed_ips", func(e entry) {
+			for _, v := range y.list(e.value, `[10.0.0.0/24, "fd00::/64"]`, MaxAllowedIPs) {
+				if s, ok := y.text(v); ok {
+					a, prob := parsePrefix(s, true)
+					if prob == nil && a != a.Masked() {
+						prob = wrong("write "+a.Masked().String(), "%s has bits set behind its prefix length", quote(s))
+					}
+					if y.take(v.pos, prob) {
+						p.AllowedIPs = append(p.AllowedIPs, Prefix{a, v.pos})
+					}
+				}
+			}
+		}},
+		field{"keepalive", func(e entry) {
+			p.KeepalivePos = e.value.pos
+			if n, ok := e.node.(*ast.IntegerNode); ok { // a missing unit, told by parseDuration
+				y.take(e.value.pos, read(&p.Keepalive, parseDuration, n.GetToken().Value))
+			} else if s, ok := y.text(e.value); ok {
+				y.take(e.value.pos, read(&p.Keepalive, parseDuration, s))
+			}
+		}},
+	)
+	if ok && !keyed {
+		y.fail(e.pos, "add the far end's public_key", "the peer has no public_key")
+	}
+	return p
+}
+
+// keyFile reads the key file that e names, relative to the configuration file's folder, and keeps its name.
+func (y *yamlReader) keyFile(e entry, name *string) (string, bool) {
+	s, ok := y.text(e.value)
+	if !ok {
+		return "", false
+	}
+	if s == "" || strings.ContainsFunc(s, unprintable) {
+		y.fail(e.value.pos, "write the path of a file that holds the key", "%s is not a file's name", quote(s))
+		return "", false
+	}
+	if _, err := crypto.ParsePrivateKey(s); err == nil {
+		y.fail(e.value.pos, "put the key into a file of mode 0600 and write the file's name here",
+			"this is a key, where the name of a file that holds it was expected")
+		return "", false
+	}
+	*name = s
+	path := s
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(filepath.Dir(y.src.path), path)
+	}
+	text, prob, err := y.secret(path)
+	if prob != nil {
+		y.failWith(e.value.pos, prob, err)
+		return "", false
+	}
+	return strings.TrimSpace(string(text)), true
+}
+
+// inFile says of a key's problem which file it is in.
+func inFile(p *problem, name string) *problem {
+	if p == nil {
+		return nil
+	}
+	return wrong(p.hint, "the key file %s: %s", quotePath(name), p.message)
+}
+
+// take reports p, if any, and whether there was none.
+func (r *report) take(pos Position, p *problem) bool {
+	if p != nil {
+		r.failWith(pos, p, nil)
+	}
+	return p == nil
+}
+
+// read parses s into place, which stays as it is where s is wrong.
+func read[T any](place *T, parse func(string) (T, *problem), s string) *problem {
+	v, p := parse(s)
+	if p == nil {
+		*place = v
+	}
+	return p
+}
