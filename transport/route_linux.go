@@ -18,35 +18,45 @@ var errNoAnswer = errors.New("netlink: no usable answer")
 
 // openNetlink opens a route netlink socket in the calling thread's network namespace, listening to a set of
 // multicast groups.
-func openNetlink(groups uint32) (*os.File, error) {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
+func openNetlink(flags int, groups uint32) (fd int, err error) {
+	fd, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|flags, unix.NETLINK_ROUTE)
 	if err != nil {
-		return nil, os.NewSyscallError("socket AF_NETLINK", err)
+		return -1, os.NewSyscallError("socket AF_NETLINK", err)
 	}
 	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: groups}); err != nil {
 		unix.Close(fd)
-		return nil, os.NewSyscallError("bind AF_NETLINK", err)
+		return -1, os.NewSyscallError("bind AF_NETLINK", err)
 	}
-	return os.NewFile(uintptr(fd), "netlink"), nil
+	return fd, nil
 }
 
 // routeQueries asks the kernel for routes. Its methods may be called concurrently.
 type routeQueries struct {
-	mu   sync.Mutex
-	file *os.File
-	seq  uint32
-	buf  []byte
+	mu  sync.Mutex
+	fd  int // -1 once closed
+	seq uint32
+	buf []byte
 }
 
 func openRouteQueries() (*routeQueries, error) {
-	f, err := openNetlink(0)
+	fd, err := openNetlink(0, 0)
 	if err != nil {
 		return nil, err
 	}
-	return &routeQueries{file: f, buf: make([]byte, 8192)}, nil
+	timeout := unix.NsecToTimeval(routeQueryTimeout.Nanoseconds())
+	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout); err != nil {
+		unix.Close(fd)
+		return nil, os.NewSyscallError("setsockopt SO_RCVTIMEO", err)
+	}
+	return &routeQueries{fd: fd, buf: make([]byte, 8192)}, nil
 }
 
-func (q *routeQueries) close() { q.file.Close() }
+func (q *routeQueries) close() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	unix.Close(q.fd)
+	q.fd = -1
+}
 
 // routeAnswer is what is of interest in a route.
 type routeAnswer struct {
@@ -58,7 +68,7 @@ type routeAnswer struct {
 // e.Interface. Where the kernel cannot be asked, the source is left as it is.
 func (q *routeQueries) sourceValid(e Endpoint, port uint16, mark uint32) bool {
 	local, err := q.get(routeRequest{dst: e.Source, oif: linkLocalInterface(e.Source, e.Interface)})
-	if errors.Is(err, os.ErrClosed) || errors.Is(err, errNoAnswer) {
+	if errors.Is(err, errNoAnswer) {
 		return true
 	}
 	if err != nil || local.kind != unix.RTN_LOCAL && local.kind != unix.RTN_ANYCAST {
@@ -73,7 +83,7 @@ func (q *routeQueries) sourceValid(e Endpoint, port uint16, mark uint32) bool {
 		sport: port,
 		dport: e.Remote.Port(),
 	})
-	if errors.Is(err, os.ErrClosed) || errors.Is(err, errNoAnswer) {
+	if errors.Is(err, errNoAnswer) {
 		return true
 	}
 	if err != nil {
@@ -158,20 +168,23 @@ func appendAttr(b []byte, kind uint16, data []byte) []byte {
 	return b
 }
 
-// get asks for one route. The error is the kernel's errno where it has none, errNoAnswer or os.ErrClosed where it
-// could not be asked.
+// get asks for one route. The error is the kernel's errno where it has none, errNoAnswer where it could not be asked.
 func (q *routeQueries) get(r routeRequest) (routeAnswer, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.seq++
-	if err := q.file.SetDeadline(time.Now().Add(routeQueryTimeout)); err != nil {
-		return routeAnswer{}, os.ErrClosed
+	if q.fd < 0 {
+		return routeAnswer{}, errNoAnswer
 	}
-	if _, err := q.file.Write(r.append(q.buf[:0], q.seq)); err != nil {
+	q.seq++
+	kernel := &unix.SockaddrNetlink{Family: unix.AF_NETLINK}
+	if err := unix.Sendto(q.fd, r.append(q.buf[:0], q.seq), 0, kernel); err != nil {
 		return routeAnswer{}, errors.Join(errNoAnswer, err)
 	}
 	for {
-		n, err := q.file.Read(q.buf)
+		n, _, err := unix.Recvfrom(q.fd, q.buf, 0)
+		if err == unix.EINTR {
+			continue
+		}
 		if err != nil {
 			return routeAnswer{}, errors.Join(errNoAnswer, err)
 		}

@@ -24,11 +24,11 @@ type routeWatch struct {
 }
 
 func openRouteWatch() (*routeWatch, error) {
-	f, err := openNetlink(routeGroups)
+	fd, err := openNetlink(unix.SOCK_NONBLOCK, routeGroups)
 	if err != nil {
 		return nil, err
 	}
-	w := &routeWatch{file: f, changes: make(chan struct{}, 1)}
+	w := &routeWatch{file: os.NewFile(uintptr(fd), "netlink"), changes: make(chan struct{}, 1)}
 	w.running.Go(w.run)
 	return w, nil
 }

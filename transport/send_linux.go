@@ -1,20 +1,14 @@
 package transport
 
 import (
-	"errors"
 	"net"
 	"os"
 
 	"golang.org/x/sys/unix"
 )
 
-// Errors of trains that are not handed to the kernel.
-var (
-	errTrainSize     = errors.New("transport: train larger than its buffer or MaxTrainBytes")
-	errTrainSegments = errors.New("transport: train of more than MaxTrainSegments datagrams")
-	errNoRemote      = os.NewSyscallError("sendmmsg", unix.EDESTADDRREQ)
-	errNoFamily      = os.NewSyscallError("sendmmsg", unix.EAFNOSUPPORT)
-)
+// errNoFamily is the error of trains to a family that the host lacks.
+var errNoFamily = os.NewSyscallError("sendmmsg", unix.EAFNOSUPPORT)
 
 // udpSender sends through both families' sockets.
 type udpSender struct {
@@ -30,7 +24,7 @@ func (s *udpSender) Send(trains []Train) (failed int) {
 	v4, v6 := false, false
 	for i := range trains {
 		t := &trains[i]
-		t.Err = checkTrain(t)
+		t.Err = t.Check()
 		if t.Err != nil {
 			continue
 		}
@@ -55,19 +49,6 @@ func (s *udpSender) Send(trains []Train) (failed int) {
 		s.socket.out.errors.Add(uint64(failed))
 	}
 	return failed
-}
-
-// checkTrain checks the bounds that the kernel's answer to would be misleading.
-func checkTrain(t *Train) error {
-	switch {
-	case t.N < 0 || t.N > len(t.Buf) || t.N > MaxTrainBytes:
-		return errTrainSize
-	case t.Datagrams() > MaxTrainSegments:
-		return errTrainSegments
-	case !t.Endpoint.Remote.IsValid() || t.Endpoint.Remote.Port() == 0:
-		return errNoRemote
-	}
-	return nil
 }
 
 // sendFamily sends those trains that are of the family, several to a system call, in their order.
