@@ -319,10 +319,18 @@ func command(s string) *problem {
 
 const keyForm = "write 44 characters of base64, as culvert genkey, pubkey and genpsk print them"
 
+// notKey says what is wrong with a key without quoting it.
+func notKey(what, s string) *problem {
+	if n := utf8.RuneCountInString(s); n != 44 {
+		return wrong(keyForm, "this is not a %s: it has %d characters where a key has 44", what, n)
+	}
+	return wrong(keyForm, "this is not a %s: it is not the base64 form of 32 bytes", what)
+}
+
 func parsePublicKey(s string) (crypto.PublicKey, *problem) {
 	k, err := crypto.ParsePublicKey(s)
 	if err != nil {
-		return k, wrong(keyForm, "this is not a public key")
+		return k, notKey("public key", s)
 	}
 	if k.IsZero() {
 		return k, wrong("put the peer's public key here", "the public key is all zeros")
@@ -333,7 +341,7 @@ func parsePublicKey(s string) (crypto.PublicKey, *problem) {
 func parsePrivateKey(s string) (crypto.PrivateKey, *problem) {
 	k, err := crypto.ParsePrivateKey(s)
 	if err != nil {
-		return k, wrong(keyForm, "this is not a private key")
+		return k, notKey("private key", s)
 	}
 	if k.IsZero() {
 		return k, wrong("make one with culvert genkey", "the private key is all zeros")
@@ -345,7 +353,7 @@ func parsePrivateKey(s string) (crypto.PrivateKey, *problem) {
 func parsePresharedKey(s string) (crypto.PresharedKey, *problem) {
 	k, err := crypto.ParsePresharedKey(s)
 	if err != nil {
-		return k, wrong(keyForm, "this is not a preshared key")
+		return k, notKey("preshared key", s)
 	}
 	return k, nil
 }

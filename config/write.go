@@ -107,7 +107,7 @@ func yamlText(s string) string {
 	const first = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 	if s != "" && strings.ContainsRune(first, rune(s[0])) && strings.Trim(s, first+"0123456789_.-/") == "" {
 		switch strings.ToLower(s) {
-		case "true", "false", "yes", "no", "on", "off", "y", "n", "null", "auto":
+		case "true", "false", "yes", "no", "on", "off", "y", "n", "null":
 		default:
 			return s
 		}

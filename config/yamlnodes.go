@@ -78,7 +78,7 @@ func (r *report) printable(text string) bool {
 func (r *report) tokens(text string) (tokens token.Tokens, ok bool) {
 	defer func() {
 		if recover() != nil {
-			r.fail(Position{File: r.src.path}, "", "this is not valid YAML")
+			r.fail(Position{r.src.path, 1, 1}, "", "this is not valid YAML")
 			tokens, ok = nil, false
 		}
 	}()
@@ -164,7 +164,7 @@ func parseTokens(tokens token.Tokens) (file *ast.File, err error) {
 
 // syntax reports an error of the library, which knows its token.
 func (r *report) syntax(err error) {
-	pos := Position{File: r.src.path}
+	pos := Position{r.src.path, 1, 1}
 	message := "this is not valid YAML"
 	var at interface {
 		GetToken() *token.Token
@@ -208,7 +208,7 @@ var syntaxHints = map[string]string{
 // file, which [source.errorAt] mends.
 func (r *report) tokenPos(tk *token.Token) Position {
 	if tk == nil || tk.Position == nil {
-		return Position{File: r.src.path}
+		return Position{r.src.path, 1, 1}
 	}
 	return Position{File: r.src.path, Line: max(1, tk.Position.Line), Column: max(1, tk.Position.Column)}
 }
@@ -252,6 +252,14 @@ func describe(n ast.Node) string {
 		return "text"
 	}
 	return "something else"
+}
+
+// spell is describe with a text's beginning, for values that are no secrets.
+func spell(n ast.Node) string {
+	if s, ok := n.(*ast.StringNode); ok {
+		return "the text " + quote(s.Value)
+	}
+	return describe(n)
 }
 
 // mapping gives the entries of a mapping in file order, each key once, having reported what is wrong.
@@ -379,6 +387,6 @@ func (r *report) number(v value, words ...string) (string, bool) {
 	if len(words) > 0 {
 		expected += " or " + strings.Join(words, " or ")
 	}
-	r.fail(v.pos, hint, "%s must be %s, but is %s", v.of, expected, describe(v.node))
+	r.fail(v.pos, hint, "%s must be %s, but is %s", v.of, expected, spell(v.node))
 	return "", false
 }
