@@ -1,0 +1,563 @@
+package device
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+)
+
+// collector is a queue that cuts what it gets by the reference implementation.
+type collector struct {
+	offloads Offloads
+	packets  [][]byte
+	writes   []int // packets in each
+	last     Offload
+	fail     error
+	check    func(b []byte, o Offload) error
+	err      error
+}
+
+var allOffloads = Offloads{Checksum: true, TCP: true, UDP: true}
+
+func (q *collector) Offloads() Offloads { return q.offloads }
+
+func (q *collector) Read([]byte, bool) (int, int, Offload, error) {
+	return 0, 0, Offload{}, ErrWouldBlock
+}
+
+func (q *collector) Write(buf []byte, lo, hi int, o Offload) error {
+	if q.fail != nil {
+		return q.fail
+	}
+	b := buf[lo:hi]
+	if err := q.wellFormed(b, o); err != nil && q.err == nil {
+		q.err = fmt.Errorf("%w: %+v %x", err, o, b)
+	}
+	packets := referenceSegments(b, o)
+	q.packets = append(q.packets, packets...)
+	q.writes = append(q.writes, len(packets))
+	q.last = o
+	for i := lo - Headroom; i < hi; i++ {
+		buf[i] = 0xdd // all of it is the queue's to overwrite
+	}
+	return nil
+}
+
+// wellFormed checks what the kernel needs of a super-packet: Segments accepts it, its IPv4 header and pseudo-header
+// checksums are right, and the hints too.
+func (q *collector) wellFormed(b []byte, o Offload) error {
+	if o == (Offload{}) {
+		return nil
+	}
+	if o.GSO == GSONone || o.GSO == GSOUDP && !q.offloads.UDP || o.GSO != GSOUDP && !q.offloads.TCP {
+		return errors.New("offload not asked for")
+	}
+	buf, lo, hi := placed(b)
+	var s Segments
+	if err := s.Reset(buf, lo, hi, o); err != nil {
+		return err
+	}
+	if s.headerLen != int(o.HeaderLen) || s.Count() < 2 {
+		return errors.New("wrong hints")
+	}
+	proto := byte(protoTCP)
+	if o.GSO == GSOUDP {
+		proto = protoUDP
+	}
+	right := bytes.Clone(b)
+	fixPartial(right, int(o.ChecksumStart), proto)
+	if !bytes.Equal(b, right) {
+		return errors.New("wrong checksums")
+	}
+	return nil
+}
+
+// feed gives packets to a Coalescer in slots, as the engine does, each in a slot larger than need be and full of rubbish.
+func feed(t testing.TB, c *Coalescer, packets ...[]byte) {
+	t.Helper()
+	for _, p := range packets {
+		put(c, p)
+		if lost, err := c.Commit(len(p)); lost != 0 || err != nil {
+			t.Fatalf("lost %d: %v", lost, err)
+		}
+	}
+}
+
+func put(c *Coalescer, p []byte) {
+	slot := c.Slot(min((len(p)+15)&^15, MaxPacket))
+	for i := range slot {
+		slot[i] = 0xa5
+	}
+	copy(slot, p)
+}
+
+func flush(t testing.TB, c *Coalescer) {
+	t.Helper()
+	if lost, err := c.Flush(); lost != 0 || err != nil {
+		t.Fatalf("lost %d: %v", lost, err)
+	}
+}
+
+// train is count packets of size bytes of payload following p.
+func (p packet) train(count, size int) [][]byte {
+	var out [][]byte
+	data := pattern(count * size)
+	for i := range count {
+		p.payload = data[i*size : (i+1)*size]
+		out = append(out, p.build())
+		p.seq += uint32(size)
+		p.id++
+	}
+	return out
+}
+
+func TestCoalesce(t *testing.T) {
+	tcp4 := packet{flags: 0x10, seq: 0xffffff00, ack: 5, window: 9, id: 0xfffe, ttl: 64, tos: 2}
+	tcp6 := packet{v6: true, flags: 0x10, seq: 1, options: []byte{1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 2}}
+	udp4 := packet{udp: true, id: 5}
+	udp6 := packet{udp: true, v6: true}
+	// second returns the same train, whose second packet differs as changed by f.
+	second := func(p packet, f func(p *packet)) [][]byte {
+		out := p.train(2, 100)
+		p.seq, p.id, p.payload = p.seq+100, p.id+1, pattern(200)[100:]
+		f(&p)
+		out[1] = p.build()
+		return out
+	}
+	spoil := func(packets [][]byte, i, at int) [][]byte {
+		packets[i][at] ^= 1
+		return packets
+	}
+	refix := func(packets [][]byte, i int, transport int, f func(b []byte)) [][]byte {
+		f(packets[i])
+		fixChecksums(packets[i], transport, protoTCP)
+		return packets
+	}
+	join := func(lists ...[][]byte) (all [][]byte) {
+		for _, l := range lists {
+			all = append(all, l...)
+		}
+		return all
+	}
+	for _, test := range []struct {
+		name    string
+		packets [][]byte
+		writes  []int
+	}{
+		{"tcp4", tcp4.train(10, 1400), []int{10}},
+		{"tcp6", tcp6.train(10, 1400), []int{10}},
+		{"udp4", udp4.train(10, 1200), []int{10}},
+		{"udp6", udp6.train(10, 1200), []int{10}},
+		{"single", tcp4.train(1, 1400), []int{1}},
+		{"full", tcp4.train(100, 1400), []int{46, 46, 8}},
+		{"payload shorter than headers", tcp6.train(300, 3), []int{300}},
+		{"payload of one byte", udp6.train(66, 1), []int{64, 2}},
+		{"many datagrams", udp4.train(130, 100), []int{64, 64, 2}},
+		{"push ends", join(second(tcp4, func(p *packet) { p.flags = 0x18 }), tcp4.train(1, 5)), []int{2, 1}},
+		{"push first", second(packet{flags: 0x18}, func(*packet) {}), []int{1, 1}},
+		{"shorter ends", join(second(tcp4, func(p *packet) { p.payload = p.payload[:99] }), tcp4.train(1, 100)), []int{2, 1}},
+		{"udp shorter ends", join(second(udp4, func(p *packet) { p.payload = p.payload[:9] }), udp4.train(1, 9)), []int{2, 1}},
+		{"longer", second(tcp4, func(p *packet) { p.payload = pattern(101) }), []int{1, 1}},
+		{"sequence gap", second(tcp4, func(p *packet) { p.seq++ }), []int{1, 1}},
+		{"repeated", join(tcp4.train(1, 100), tcp4.train(1, 100)), []int{1, 1}},
+		{"acknowledgement", second(tcp4, func(p *packet) { p.ack++ }), []int{1, 1}},
+		{"window", second(tcp4, func(p *packet) { p.window++ }), []int{1, 1}},
+		{"fin", second(tcp4, func(p *packet) { p.flags |= 1 }), []int{1, 1}},
+		{"cwr", second(tcp4, func(p *packet) { p.flags |= 0x80 }), []int{1, 1}},
+		{"ece on all", packet{flags: 0x50}.train(3, 100), []int{1, 1, 1}},
+		{"no payload", packet{flags: 0x10}.train(2, 0), []int{1, 1}},
+		{"options", second(tcp6, func(p *packet) { p.options = []byte{1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 3} }), []int{1, 1}},
+		{"fewer options", second(tcp6, func(p *packet) { p.options = p.options[:8] }), []int{1, 1}},
+		{"flow", second(tcp4, func(p *packet) { p.flow++ }), []int{1, 1}},
+		{"flow 6", second(tcp6, func(p *packet) { p.flow++ }), []int{1, 1}},
+		{"udp flow", second(udp4, func(p *packet) { p.flow++ }), []int{1, 1}},
+		{"version", second(tcp4, func(p *packet) { p.v6 = true }), []int{1, 1}},
+		{"protocol", second(tcp4, func(p *packet) { p.udp = true }), []int{1, 1}},
+		{"ttl", second(tcp4, func(p *packet) { p.ttl-- }), []int{1, 1}},
+		{"hop limit", second(udp6, func(p *packet) { p.ttl-- }), []int{1, 1}},
+		{"tos", second(tcp4, func(p *packet) { p.tos++ }), []int{1, 1}},
+		{"traffic class", second(tcp6, func(p *packet) { p.tos++ }), []int{1, 1}},
+		{"df", second(tcp4, func(p *packet) { p.noDF = true }), []int{1, 1}},
+		{"id", second(tcp4, func(p *packet) { p.id-- }), []int{1, 1}},
+		{"udp id", second(udp4, func(p *packet) { p.id-- }), []int{1, 1}},
+		{"without df", packet{flags: 0x10, noDF: true}.train(3, 10), []int{3}},
+		{"flow label", refix(tcp6.train(2, 10), 1, ipv6Header, func(b []byte) { b[3] = 7 }), []int{1, 1}},
+		{"more fragments", refix(tcp4.train(2, 10), 0, ipv4Header, func(b []byte) { b[6] = 0x20 }), []int{1, 1}},
+		{"last fragment", refix(tcp4.train(2, 10), 1, ipv4Header, func(b []byte) { b[7] = 1 }), []int{1, 1}},
+		{"reserved flag", refix(tcp4.train(2, 10), 0, ipv4Header, func(b []byte) { b[6] |= 0x80 }), []int{1, 1}},
+		{"urgent pointer", refix(tcp4.train(2, 10), 1, ipv4Header, func(b []byte) { b[39] = 1 }), []int{1, 1}},
+		{"reserved bits", refix(tcp4.train(2, 10), 1, ipv4Header, func(b []byte) { b[32] |= 1 }), []int{1, 1}},
+		{"data offset", refix(tcp4.train(2, 10), 1, ipv4Header, func(b []byte) { b[32] = 0x40 }), []int{1, 1}},
+		{"header behind the end", refix(tcp4.train(2, 10), 1, ipv4Header, func(b []byte) { b[32] = 0xf0 }), []int{1, 1}},
+		{"bad first checksum", spoil(tcp4.train(3, 100), 0, 50), []int{1, 2}},
+		{"bad second checksum", spoil(tcp4.train(3, 100), 1, 50), []int{1, 1, 1}},
+		{"bad third checksum", spoil(tcp6.train(3, 100), 2, 99), []int{2, 1}},
+		{"bad udp checksum", spoil(udp6.train(3, 100), 1, 99), []int{1, 1, 1}},
+		{"bad header checksum", spoil(tcp4.train(3, 100), 1, 10), []int{1, 1, 1}},
+		{"bad first header checksum", spoil(tcp4.train(3, 100), 0, 10), []int{1, 2}},
+		{"total length", spoil(tcp4.train(2, 100), 1, 3), []int{1, 1}},
+		{"payload length", spoil(tcp6.train(2, 100), 1, 5), []int{1, 1}},
+		{"udp length", spoil(udp6.train(2, 100), 1, 45), []int{1, 1}},
+		{"other things", [][]byte{{0}, {0x45}, {0x60, 0}, bytes.Repeat([]byte{0x45}, 30), make([]byte, MaxPacket)}, []int{1, 1, 1, 1, 1}},
+		{"other between", join(tcp4.train(3, 100), [][]byte{make([]byte, 20)}, udp6.train(3, 10), [][]byte{{1}}), []int{3, 1, 3, 1}},
+		{"alternating", join(tcp4.train(3, 100), udp4.train(3, 1000), tcp6.train(3, 10), udp6.train(2, 7)), []int{3, 3, 3, 2}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			q := &collector{offloads: allOffloads}
+			c := NewCoalescer(q)
+			for range 3 { // once more after use
+				q.packets, q.writes = nil, nil
+				feed(t, c, test.packets...)
+				flush(t, c)
+				if q.err != nil {
+					t.Error(q.err)
+				}
+				if err := samePackets(q.packets, test.packets); err != nil {
+					t.Fatal(err)
+				}
+				if fmt.Sprint(q.writes) != fmt.Sprint(test.writes) {
+					t.Errorf("writes of %v packets, want %v", q.writes, test.writes)
+				}
+			}
+		})
+	}
+}
+
+// A UDP packet without a checksum must not get one; TCP's ffff would come back as 0.
+func TestCoalesceChecksumSpellings(t *testing.T) {
+	udp := packet{udp: true}.train(2, 100)
+	for _, b := range udp {
+		clear(b[ipv4Header+udpChecksum:][:2])
+	}
+	p := packet{flags: 0x10, payload: make([]byte, 100)}
+	copy(p.payload, p.build()[ipv4Header+tcpChecksum:][:2])
+	first := p.build()
+	if sum := binary.BigEndian.Uint16(first[ipv4Header+tcpChecksum:]); sum != 0 {
+		t.Fatalf("the test's packet has the checksum %04x", sum)
+	}
+	p.seq, p.id = 100, 1
+	zero := [][]byte{first, p.build()}
+	ones := [][]byte{bytes.Clone(first), p.build()}
+	copy(ones[0][ipv4Header+tcpChecksum:], []byte{0xff, 0xff})
+	for _, test := range []struct {
+		name    string
+		packets [][]byte
+		writes  string
+	}{{"none", udp, "[1 1]"}, {"zero", zero, "[2]"}, {"ones", ones, "[1 1]"}} {
+		t.Run(test.name, func(t *testing.T) {
+			q := &collector{offloads: allOffloads}
+			c := NewCoalescer(q)
+			feed(t, c, test.packets...)
+			flush(t, c)
+			if err := samePackets(q.packets, test.packets); err != nil || fmt.Sprint(q.writes) != test.writes {
+				t.Errorf("writes of %v, want %v; %v", q.writes, test.writes, err)
+			}
+		})
+	}
+}
+
+func TestCoalesceOffloads(t *testing.T) {
+	for _, test := range []struct {
+		offloads Offloads
+		writes   string
+	}{
+		{Offloads{}, "[1 1 1 1]"},
+		{Offloads{TCP: true, UDP: true}, "[1 1 1 1]"},
+		{Offloads{Checksum: true, TCP: true}, "[2 1 1]"},
+		{Offloads{Checksum: true, UDP: true}, "[1 1 2]"},
+	} {
+		q := &collector{offloads: test.offloads}
+		c := NewCoalescer(q)
+		feed(t, c, packet{flags: 0x10}.train(2, 100)...)
+		feed(t, c, packet{udp: true}.train(2, 100)...)
+		flush(t, c)
+		if fmt.Sprint(q.writes) != test.writes {
+			t.Errorf("%+v: writes of %v, want %v", test.offloads, q.writes, test.writes)
+		}
+	}
+	c := NewCoalescer(struct{ Queue }{&collector{}}) // no Offloader
+	if c.tcp || c.udp {
+		t.Error("merges for a queue that takes nothing")
+	}
+}
+
+func TestCoalesceDiscard(t *testing.T) {
+	packets := packet{flags: 0x10}.train(20, 7)
+	q := &collector{offloads: allOffloads}
+	c := NewCoalescer(q)
+	for i, p := range packets {
+		put(c, make([]byte, i*5)) // a decryption that failed
+		if i%2 == 0 {
+			c.Discard()
+		}
+		if i%3 == 0 {
+			put(c, p)
+			if lost, err := c.Commit(0); lost != 0 || err != nil {
+				t.Fatal(lost, err)
+			}
+		}
+		feed(t, c, p)
+	}
+	put(c, make([]byte, 100))
+	flush(t, c)
+	c.Discard()
+	flush(t, c)
+	if err := samePackets(q.packets, packets); err != nil {
+		t.Error(err)
+	}
+	if len(q.writes) != 1 {
+		t.Errorf("writes of %v packets", q.writes)
+	}
+}
+
+func TestCoalesceLost(t *testing.T) {
+	down := errors.New("down")
+	q := &collector{offloads: allOffloads, fail: down}
+	c := NewCoalescer(q)
+	packets := packet{flags: 0x10}.train(5, 100)
+	feed(t, c, packets...)
+	if lost, err := c.Flush(); lost != 5 || err != down {
+		t.Errorf("flush lost %d: %v", lost, err)
+	}
+	feed(t, c, packets[:2]...)
+	put(c, []byte{1})
+	if lost, err := c.Commit(1); lost != 3 || err != down {
+		t.Errorf("commit lost %d: %v", lost, err)
+	}
+	feed(t, c, packets[0])
+	put(c, packets[2])
+	if lost, err := c.Commit(len(packets[2])); lost != 1 || err != down {
+		t.Errorf("commit lost %d: %v", lost, err)
+	}
+	q.fail = nil
+	flush(t, c)
+	if err := samePackets(q.packets, packets[2:3]); err != nil {
+		t.Error(err)
+	}
+}
+
+// Large packets and slots make the open super-packet move.
+func TestCoalesceRoom(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 4))
+	q := &collector{offloads: allOffloads}
+	c := NewCoalescer(q)
+	var want [][]byte
+	for range 300 {
+		p := packet{flags: 0x10, flow: byte(r.IntN(3)), v6: r.IntN(2) == 0, udp: r.IntN(4) == 0}
+		for _, b := range p.train(1+r.IntN(5), 1+r.IntN([]int{100, 1400, 9000, 60000}[r.IntN(4)])) {
+			slot := c.Slot(len(b) + r.IntN(MaxPacket-len(b)+1))
+			for i := range slot {
+				slot[i] = 0xa5
+			}
+			copy(slot, b)
+			if lost, err := c.Commit(len(b)); lost != 0 || err != nil {
+				t.Fatal(lost, err)
+			}
+			want = append(want, b)
+		}
+	}
+	flush(t, c)
+	if err := samePackets(q.packets, want); err != nil {
+		t.Error(err)
+	}
+	if q.err != nil {
+		t.Error(q.err)
+	}
+}
+
+func TestCoalesceMisuse(t *testing.T) {
+	for name, f := range map[string]func(c *Coalescer){
+		"slot":            func(c *Coalescer) { c.Slot(MaxPacket + 1) },
+		"negative slot":   func(c *Coalescer) { c.Slot(-1) },
+		"commit too much": func(c *Coalescer) { c.Slot(10); c.Commit(11) },
+		"commit twice":    func(c *Coalescer) { c.Slot(10); c.Commit(5); c.Commit(5) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			defer func() {
+				if recover() == nil {
+					t.Error("no panic")
+				}
+			}()
+			f(NewCoalescer(&collector{}))
+		})
+	}
+}
+
+// Cutting a super-packet and merging the pieces gives the super-packet again, and cutting that the same pieces.
+func TestSegmentsCoalesceInverse(t *testing.T) {
+	r := rand.New(rand.NewPCG(5, 6))
+	for range 500 {
+		p := packet{
+			v6: r.IntN(2) == 0, udp: r.IntN(2) == 0, tos: byte(r.Uint32()), ttl: byte(r.Uint32()), id: uint16(r.Uint32()),
+			noDF: r.IntN(2) == 0, seq: r.Uint32(), ack: r.Uint32(), flags: flagACK | byte(r.IntN(2))*flagPSH,
+			window: uint16(r.Uint32()), options: make([]byte, 4*r.IntN(11)),
+		}
+		size := 1 + r.IntN(1500)
+		p.payload = make([]byte, 1+r.IntN(min(60000, size*maxUDPSegments)))
+		for i := range p.payload {
+			p.payload[i] = byte(r.Uint32())
+		}
+		super, o := p.super(size)
+		if (len(p.payload)+size-1)/size > maxSegments {
+			continue
+		}
+		buf, lo, hi := placed(super)
+		var s Segments
+		if err := s.Reset(buf, lo, hi, o); err != nil {
+			t.Fatal(err)
+		}
+		pieces := cut(&s, buf)
+		q := &collector{offloads: allOffloads}
+		c := NewCoalescer(q)
+		feed(t, c, pieces...)
+		flush(t, c)
+		if q.err != nil {
+			t.Error(q.err)
+		}
+		if err := samePackets(q.packets, pieces); err != nil {
+			t.Fatalf("%+v: %v", p, err)
+		}
+		if len(q.writes) != 1 {
+			t.Errorf("%d pieces of %d bytes were written as %v", len(pieces), size, q.writes)
+		}
+		if o.SegmentSize = uint16(size); len(pieces) > 1 && q.last != o {
+			t.Errorf("offload %+v, want %+v", q.last, o)
+		}
+	}
+}
+
+func TestCoalesceAllocate(t *testing.T) {
+	packets := packet{flags: 0x10}.train(50, 1400)
+	c := NewCoalescer(discard{})
+	if n := testing.AllocsPerRun(100, func() {
+		for _, p := range packets {
+			put(c, p)
+			if _, err := c.Commit(len(p)); err != nil {
+				panic(err)
+			}
+		}
+		if _, err := c.Flush(); err != nil {
+			panic(err)
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+type discard struct{}
+
+func (discard) Offloads() Offloads                           { return allOffloads }
+func (discard) Read([]byte, bool) (int, int, Offload, error) { return 0, 0, Offload{}, ErrWouldBlock }
+func (discard) Write(_ []byte, _, _ int, _ Offload) error    { return nil }
+
+// FuzzCoalesce reads its input as a list of packets, which are near enough to each other to be merged, and discards.
+func FuzzCoalesce(f *testing.F) {
+	f.Add([]byte("\x00\x20\x00\x00\x00\x20\x00\x00\x00\x20\x00\x00"))
+	f.Add([]byte("\x01\x20\x00\x00\x01\x20\x00\x00\x05\x20\x00\x00\x01\x07\x00\x00"))
+	f.Add([]byte("\x02\x20\x00\x00\x02\x20\x20\x04\x02\x20\x30\x80\x02\x20\x00\x00"))
+	f.Add([]byte("\x03\x02\x00\x00\x03\x02\x00\x00\x13\x20\x00\x00\x23\x02\x00\x00\x33\x02\x00\x00"))
+	f.Add([]byte("\x40\x18\x45\x00\x00\x18 arbitrary bytes of a packet"))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		q := &collector{offloads: allOffloads}
+		c := NewCoalescer(q)
+		var want [][]byte
+		var seqs [4]uint32
+		var ids [4]uint16
+		lost := 0
+		for len(in) >= 4 && len(want) < 200 {
+			op, size, at, value := in[0], int(in[1]), int(in[2]), in[3]
+			in = in[4:]
+			var b []byte
+			if op&0x40 != 0 { // the packet is in the input
+				size = min(size, len(in))
+				b, in = bytes.Clone(in[:size]), in[size:]
+			} else {
+				i := op & 3
+				p := packet{v6: op&1 != 0, udp: op&2 != 0, flags: flagACK, seq: seqs[i], id: ids[i]}
+				if op&4 != 0 {
+					p.flags |= flagPSH
+				}
+				if op&8 != 0 {
+					size *= 97
+				}
+				p.payload = make([]byte, size)
+				for j := range p.payload {
+					p.payload[j] = byte(len(want) + j)
+				}
+				seqs[i] += uint32(size)
+				ids[i]++
+				b = p.build()
+				if value != 0 {
+					b[at%len(b)] ^= value
+					header, proto := ipv4Header, byte(protoTCP)
+					if p.v6 {
+						header = ipv6Header
+					}
+					if p.udp {
+						proto = protoUDP
+					}
+					if op&0x80 != 0 && b[0]>>4 == 4 == !p.v6 && int(b[0]&15) >= 5 && int(b[0]&15)*4 <= len(b) {
+						fixChecksums(b, header, proto)
+					}
+				}
+			}
+			put(c, b)
+			if op&0x30 == 0x10 {
+				c.Discard()
+				continue
+			}
+			if op&0x30 == 0x20 {
+				put(c, make([]byte, size)) // dropped by asking for the next
+				put(c, b)
+			}
+			n, err := c.Commit(len(b))
+			if err != nil {
+				t.Fatal(err)
+			}
+			lost += n
+			if len(b) > 0 {
+				want = append(want, b)
+			}
+			if op&0x30 == 0x30 {
+				flush(t, c)
+			}
+		}
+		flush(t, c)
+		if q.err != nil {
+			t.Fatal(q.err)
+		}
+		if err := samePackets(q.packets, want); err != nil || lost != 0 {
+			t.Fatalf("lost %d, writes of %v: %v", lost, q.writes, err)
+		}
+	})
+}
+
+func BenchmarkCoalesce(b *testing.B) {
+	for _, udp := range []bool{false, true} {
+		name := map[bool]string{false: "TCP", true: "UDP"}[udp]
+		b.Run(name, func(b *testing.B) {
+			packets := packet{udp: udp, flags: 0x10, options: make([]byte, 12)}.train(46, 1388)
+			c := NewCoalescer(discard{})
+			total := 0
+			for _, p := range packets {
+				total += len(p)
+			}
+			b.SetBytes(int64(total))
+			for b.Loop() {
+				for _, p := range packets {
+					copy(c.Slot(len(p)), p) // stands for the decryption
+					if _, err := c.Commit(len(p)); err != nil {
+						b.Fatal(err)
+					}
+				}
+				if _, err := c.Flush(); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/(float64(total)/1024), "ns/KiB")
+		})
+	}
+}

@@ -1,0 +1,276 @@
+package device
+
+import (
+	"encoding/binary"
+	"errors"
+)
+
+const (
+	// maxHeaders bounds the headers of a super-packet: 40 bytes of IPv6, 60 of TCP, and extension headers. They are kept
+	// aside while the packet is cut.
+	maxHeaders = 512
+	// maxSegments bounds how many packets one super-packet may become. Linux never sends TCP segments of fewer than 8
+	// bytes (TCP_MIN_GSO_SIZE), so a larger count is not honest.
+	maxSegments = MaxPacket / 8
+)
+
+// Errors of [Segments.Reset].
+var (
+	ErrMalformed = errors.New("malformed IP packet")
+	ErrOffload   = errors.New("offload does not fit the packet")
+	ErrSegments  = errors.New("super-packet of too many segments")
+)
+
+const (
+	protoTCP = 6
+	protoUDP = 17
+
+	ipv4Header = 20 // without options
+	ipv6Header = 40
+	tcpHeader  = 20 // without options
+	udpHeader  = 8
+
+	tcpSeq      = 4
+	tcpAck      = 8
+	tcpOffset   = 12
+	tcpFlags    = 13
+	tcpWindow   = 14
+	tcpChecksum = 16
+	udpLength   = 4
+	udpChecksum = 6
+
+	flagFIN = 0x01
+	flagPSH = 0x08
+	flagACK = 0x10
+	flagCWR = 0x80
+)
+
+// Segments does in software what a packet's [Offload] left undone and hands out the finished packets one after another.
+// It works in place: a segment's headers are written just in front of its own payload, over bytes of the segments before
+// it. So each segment must have been sealed (or copied) before the next one is asked for. The zero value is ready for
+// Reset, and a Segments may be used again and again; it does not allocate.
+type Segments struct {
+	buf   []byte
+	next  int // start of the next segment's payload (of the packet, when there is nothing to cut)
+	end   int // end of the last segment's payload
+	size  int // payload bytes per segment
+	count int
+	index int // of the next segment
+
+	gso       GSO // GSONone: the packet is handed out whole
+	headerLen int
+	transport int // length of the headers in front of the transport header
+	ipv4      bool
+	id        uint16
+	seq       uint32
+	flags     byte
+
+	ipSum        uint64 // IPv4 header without total length, identification and checksum
+	transportSum uint64 // pseudo-header and transport header without what differs from segment to segment
+	headers      [maxHeaders]byte
+}
+
+// Reset starts on the packet buf[lo:hi] with the offload o. Everything o says is checked against the packet's bytes; a
+// packet with nothing left to do is not looked at. Errors: ErrMalformed, ErrOffload, ErrSegments.
+//
+// The checksums of super-packets are updated, not computed afresh (RFC 1624), so a super-packet with a wrong checksum
+// becomes segments with wrong checksums.
+func (s *Segments) Reset(buf []byte, lo, hi int, o Offload) error {
+	s.count, s.index = 0, 0
+	if lo < 0 || lo >= hi || hi > len(buf) {
+		return ErrMalformed
+	}
+	s.buf, s.next, s.end, s.gso, s.headerLen, s.size = buf, lo, hi, GSONone, 0, hi-lo
+	packet := buf[lo:hi]
+	switch o.GSO {
+	case GSONone:
+		if o.NeedsChecksum {
+			if err := completeChecksum(packet, o); err != nil {
+				return err
+			}
+		}
+		s.count = 1
+		return nil
+	case GSOTCPv4, GSOTCPv6, GSOUDP:
+		return s.resetSuper(packet, lo, o)
+	default:
+		return ErrOffload
+	}
+}
+
+// completeChecksum finishes a checksum that so far holds the sum of what is in front of ChecksumStart. Any transport
+// may ask for this, so the place is all there is to check.
+func completeChecksum(packet []byte, o Offload) error {
+	start, at := int(o.ChecksumStart), int(o.ChecksumStart)+int(o.ChecksumOffset)
+	minimum := ipv4Header
+	switch packet[0] >> 4 {
+	case 4:
+	case 6:
+		minimum = ipv6Header
+	default:
+		return ErrMalformed
+	}
+	if start < minimum || at+2 > len(packet) {
+		return ErrOffload
+	}
+	sum := ^fold(checksum(0, packet[start:]))
+	if sum == 0 {
+		sum = 0xffff // zero would mean "no checksum" to UDP (RFC 768) and is the same number to everybody else
+	}
+	putField(packet, at, sum)
+	return nil
+}
+
+func (s *Segments) resetSuper(packet []byte, lo int, o Offload) error {
+	transport, proto, err := transportHeader(packet)
+	if err != nil {
+		return err
+	}
+	s.ipv4 = packet[0]>>4 == 4
+	headerLen, at := 0, 0
+	switch {
+	case o.GSO == GSOTCPv4 && s.ipv4 && proto == protoTCP, o.GSO == GSOTCPv6 && !s.ipv4 && proto == protoTCP:
+		if len(packet) < transport+tcpHeader {
+			return ErrMalformed
+		}
+		headerLen, at = int(packet[transport+tcpOffset]>>4)*4, tcpChecksum
+		if headerLen < tcpHeader {
+			return ErrMalformed
+		}
+	case o.GSO == GSOUDP && proto == protoUDP:
+		if len(packet) < transport+udpHeader ||
+			int(binary.BigEndian.Uint16(packet[transport+udpLength:])) != len(packet)-transport {
+			return ErrMalformed
+		}
+		headerLen, at = udpHeader, udpChecksum
+	default:
+		return ErrOffload
+	}
+	headerLen += transport
+	if headerLen > len(packet) || headerLen > maxHeaders {
+		return ErrMalformed
+	}
+	// A super-packet without NEEDS_CSUM is against the specification (VIRTIO 1.2, section 5.1.6.2).
+	if !o.NeedsChecksum || int(o.ChecksumStart) != transport || int(o.ChecksumOffset) != at || o.SegmentSize == 0 {
+		return ErrOffload
+	}
+	size, payload := int(o.SegmentSize), len(packet)-headerLen
+	count := max(1, (payload+size-1)/size)
+	if count > maxSegments {
+		return ErrSegments
+	}
+
+	s.gso, s.headerLen, s.transport, s.size, s.next = o.GSO, headerLen, transport, size, lo+headerLen
+	h := s.headers[:headerLen]
+	copy(h, packet)
+	if s.ipv4 {
+		s.id = binary.BigEndian.Uint16(h[4:])
+		s.ipSum = uint64(^uint16(field(h, 10))) + minus(uint16(len(packet))) + minus(s.id)
+	}
+	t := h[transport:]
+	length := uint16(len(packet) - transport)
+	// The field holds the pseudo-header's sum, with the length of the whole super-packet in it.
+	pseudo := field(t, at) + minus(length)
+	if o.GSO == GSOUDP {
+		s.transportSum = plus(pseudo, checksum(0, t[:udpLength]))
+	} else {
+		s.seq, s.flags = binary.BigEndian.Uint32(t[tcpSeq:]), t[tcpFlags]
+		binary.BigEndian.PutUint32(t[tcpSeq:], 0)
+		t[tcpFlags] = 0
+		putField(t, at, 0)
+		s.transportSum = plus(pseudo, checksum(0, t))
+	}
+	s.count = count
+	return nil
+}
+
+// transportHeader finds the first header of an unfragmented IP packet that is no IPv6 extension header, and its protocol.
+// The packet's own length must be the IP header's.
+func transportHeader(packet []byte) (offset int, proto byte, err error) {
+	switch packet[0] >> 4 {
+	case 4:
+		if len(packet) < ipv4Header {
+			return 0, 0, ErrMalformed
+		}
+		offset = int(packet[0]&0xf) * 4
+		if offset < ipv4Header || offset > len(packet) || int(binary.BigEndian.Uint16(packet[2:])) != len(packet) ||
+			binary.BigEndian.Uint16(packet[6:])&0x3fff != 0 {
+			return 0, 0, ErrMalformed
+		}
+		return offset, packet[9], nil
+	case 6:
+		if len(packet) < ipv6Header || int(binary.BigEndian.Uint16(packet[4:])) != len(packet)-ipv6Header {
+			return 0, 0, ErrMalformed
+		}
+		offset, proto = ipv6Header, packet[6]
+		for {
+			switch proto {
+			case 0, 43, 60: // hop-by-hop options, routing, destination options (RFC 8200, section 4)
+				if offset+8 > min(len(packet), maxHeaders) {
+					return 0, 0, ErrMalformed
+				}
+				proto, offset = packet[offset], offset+8+int(packet[offset+1])*8
+			default:
+				if offset > len(packet) {
+					return 0, 0, ErrMalformed
+				}
+				return offset, proto, nil
+			}
+		}
+	default:
+		return 0, 0, ErrMalformed
+	}
+}
+
+// Count is how many packets Next hands out after Reset.
+func (s *Segments) Count() int { return s.count }
+
+// Next returns the next finished packet as buf[lo:hi] of the buffer given to Reset, with all checksums complete; ok is
+// false when there are no more. Until the next call the packet is the caller's: it may change it, and it may overwrite up
+// to [Tailroom] bytes behind hi when it restores those before it calls Next again.
+func (s *Segments) Next() (lo, hi int, ok bool) {
+	if s.index >= s.count {
+		return 0, 0, false
+	}
+	i := s.index
+	s.index++
+	if s.gso == GSONone {
+		return s.next, s.end, true
+	}
+	lo, hi = s.next-s.headerLen, min(s.next+s.size, s.end)
+	s.next = hi
+	packet := s.buf[lo:hi]
+	copy(packet, s.headers[:s.headerLen])
+	if s.ipv4 {
+		length, id := uint16(len(packet)), s.id+uint16(i)
+		binary.BigEndian.PutUint16(packet[2:], length)
+		binary.BigEndian.PutUint16(packet[4:], id)
+		putField(packet, 10, ^fold(s.ipSum+word(length)+word(id)))
+	} else {
+		binary.BigEndian.PutUint16(packet[4:], uint16(len(packet)-ipv6Header))
+	}
+	t := packet[s.transport:]
+	length := uint16(len(t))
+	sum := plus(s.transportSum, word(length)) // of the pseudo-header
+	if s.gso == GSOUDP {
+		binary.BigEndian.PutUint16(t[udpLength:], length)
+		c := ^fold(checksum(plus(sum, word(length)), t[udpHeader:]))
+		if c == 0 {
+			c = 0xffff // RFC 768
+		}
+		putField(t, udpChecksum, c)
+		return lo, hi, true
+	}
+	seq, flags := s.seq+uint32(i)*uint32(s.size), s.flags
+	if i > 0 {
+		flags &^= flagCWR // told once (RFC 3168, section 6.1.2)
+	}
+	if i < s.count-1 {
+		flags &^= flagFIN | flagPSH
+	}
+	binary.BigEndian.PutUint32(t[tcpSeq:], seq)
+	t[tcpFlags] = flags
+	sum = plus(sum, word(uint16(seq>>16))+word(uint16(seq))+word(uint16(flags)))
+	putField(t, tcpChecksum, ^fold(checksum(sum, t[s.headerLen-s.transport:])))
+	return lo, hi, true
+}
