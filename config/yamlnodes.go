@@ -174,34 +174,36 @@ func (r *report) syntax(err error) {
 		pos = r.tokenPos(at.GetToken())
 		message += ": " + hideKeys(at.GetMessage())
 	}
+	message = strings.ReplaceAll(message, "\t", `\t`)
 	hint := ""
-	for part, advice := range syntaxHints {
-		if strings.Contains(message, part) {
-			hint = advice
+	for _, h := range syntaxHints {
+		if strings.Contains(message, h.part) {
+			hint = h.advice
+			break
 		}
 	}
 	r.failWith(pos, &problem{message, hint}, nil)
 }
 
-var syntaxHints = map[string]string{
-	"'\\t'":                             "indent with spaces",
-	"tab character":                     "indent with spaces",
-	"mapping value is not allowed":      "indent keys of one mapping alike, and put text with a colon in quotes",
-	"non-map value is specified":        "write key: value, and indent keys of one mapping alike",
-	"unexpected key name":               "write key: value on one line",
-	"value is not allowed in this":      "indent keys of one mapping alike",
-	"end character of double-quoted":    `close the text with "`,
-	"end character of single-quoted":    "close the text with '",
-	"end token ']' not found":           "close the list with ]",
-	"end token '}'":                     "close the mapping with }",
-	"',' or ']' must be specified":      "separate a list's elements with commas, and put text with brackets in quotes",
-	"',' or '}' must be specified":      "separate a mapping's entries with commas",
-	"is a reserved character":           "put the text in quotes",
-	"sequence entries are not allowed":  "put a list's first - on a line of its own",
-	"invalid key for this map":          "write key: value",
-	"found unknown escape character":    `write a backslash in "..." twice, or use '...'`,
-	"could not find flow map content":   "write {key: value, ...}",
-	"value of the mapping is not found": "write key: value",
+// syntaxHints says what to do about the library's more frequent messages, found by a part of them.
+var syntaxHints = []struct{ part, advice string }{
+	{`'\t'`, "indent with spaces"},
+	{"tab character", "indent with spaces"},
+	{"mapping value is not allowed", "indent keys of one mapping alike (here or in the next line), and put text with a colon in quotes"},
+	{"value is not allowed in this", "indent keys of one mapping alike (here or in the line before)"},
+	{"non-map value is specified", "write key: value, and indent keys of one mapping alike"},
+	{"unexpected key name", "write key: value on one line"},
+	{"end character of double-quoted", `close the text with "`},
+	{"end character of single-quoted", "close the text with '"},
+	{"end token ']' not found", "close the list with ]"},
+	{"end token '}'", "close the mapping with }"},
+	{"',' or ']' must be specified", "close the list with ], separate its elements with commas, and put text with brackets in quotes"},
+	{"',' or '}' must be specified", "close the mapping with }, and separate its entries with commas"},
+	{"is a reserved character", "put the text in quotes"},
+	{"sequence entries are not allowed", "put a list's first - on a line of its own"},
+	{"invalid key for this map", "write key: value, and put text with brackets in quotes"},
+	{"unknown escape character", `write a backslash within "..." twice, or use '...'`},
+	{"could not find flow map content", "write {key: value, ...}"},
 }
 
 // tokenPos gives a token's place. The library counts columns in characters and may name a line behind the end of the
@@ -383,9 +385,9 @@ func (r *report) number(v value, words ...string) (string, bool) {
 			hint = "write off"
 		}
 	}
-	expected := "a number"
-	if len(words) > 0 {
-		expected += " or " + strings.Join(words, " or ")
+	expected := "a whole number"
+	if n := len(words); n > 0 {
+		expected = strings.Join(append([]string{expected}, words[:n-1]...), ", ") + " or " + words[n-1]
 	}
 	r.fail(v.pos, hint, "%s must be %s, but is %s", v.of, expected, spell(v.node))
 	return "", false

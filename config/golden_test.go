@@ -1,0 +1,59 @@
+package config
+
+import (
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// TestGolden compares the errors and warnings of each file in testdata/errors and testdata/good, as people see them.
+func TestGolden(t *testing.T) {
+	for _, pattern := range []string{"testdata/errors/*.yaml", "testdata/errors/*.conf", "testdata/good/*.yaml", "testdata/good/*.conf"} {
+		paths, err := filepath.Glob(pattern)
+		if err != nil || len(paths) == 0 {
+			t.Fatalf("nothing matches %s: %v", pattern, err)
+		}
+		for _, path := range paths {
+			t.Run(filepath.Base(path), func(t *testing.T) {
+				text, err := os.ReadFile(path)
+				if err != nil {
+					t.Fatal(err)
+				}
+				var r *report
+				if filepath.Ext(path) == ".conf" {
+					_, r, _ = parseWGQuick(filepath.Base(path), text)
+				} else {
+					_, r = parseYAML(filepath.Base(path), text, fakeSecret)
+				}
+				var got strings.Builder
+				if err := r.err(); err != nil {
+					got.WriteString(err.Error() + "\n")
+				}
+				for _, w := range inOrder(r.warnings) {
+					got.WriteString("warning: " + w.Error() + "\n")
+				}
+				if good := filepath.Base(filepath.Dir(path)) == "good"; good == (r.err() != nil) {
+					t.Errorf("accepted: %v", !good)
+				}
+				golden := path + ".txt"
+				if *update {
+					if err := os.WriteFile(golden, []byte(got.String()), 0o644); err != nil {
+						t.Fatal(err)
+					}
+					return
+				}
+				want, err := os.ReadFile(golden)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if got.String() != string(want) {
+					t.Errorf("errors differ from %s; they are now\n%s", golden, got.String())
+				}
+			})
+		}
+	}
+}
