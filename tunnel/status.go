@@ -2,6 +2,7 @@ package tunnel
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	"culvert/crypto"
@@ -54,4 +55,80 @@ type HandshakeStatistics struct {
 	CookiesSent         uint64 `json:"cookies_sent"`
 	CookiesReceived     uint64 `json:"cookies_received"` // verified ones
 	Completed           uint64 `json:"completed"`
+}
+
+// Status returns a snapshot of the tunnel.
+func (t *Tunnel) Status() Status {
+	t.configuring.Lock()
+	defer t.configuring.Unlock()
+	now := t.clock.now()
+	s := Status{
+		Name:       t.name(),
+		Up:         t.isUp,
+		ListenPort: t.wantPort,
+		Mark:       t.mark,
+		MTU:        int(t.mtu.Load()),
+		UnderLoad:  t.underLoad.Load(),
+		Drops:      t.drops.snapshot(),
+		Handshakes: t.statistics.snapshot(),
+		Peers:      []PeerStatus{},
+	}
+	if id := t.identity.Load(); id != nil {
+		s.PrivateKey, s.PublicKey = id.private, id.noise.Public()
+	}
+	if b := t.bound.Load(); b != nil {
+		s.Transport = b.socket.Counters()
+	}
+	for _, p := range t.snapshotPeers() {
+		s.Peers = append(s.Peers, p.status(t, now))
+	}
+	slices.SortFunc(s.Peers, func(a, b PeerStatus) int { return a.PublicKey.Compare(b.PublicKey) })
+	return s
+}
+
+// status is the peer's part. Configuration is locked.
+func (p *peer) status(t *Tunnel, now time.Duration) PeerStatus {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := PeerStatus{
+		PublicKey:         p.public,
+		PresharedKey:      p.psk,
+		HasPresharedKey:   !p.psk.IsZero(),
+		AllowedIPs:        make([]netip.Prefix, 0, len(p.allowed)),
+		Keepalive:         time.Duration(p.timers.interval.Load()),
+		HandshakeAttempts: int(p.timers.attempts.Load()),
+		Wire:              "wireguard",
+		Suite:             "ChaCha20-Poly1305",
+		ReceivedBytes:     p.receivedBytes.Load(),
+		SentBytes:         p.sentBytes.Load(),
+		ReceivedPackets:   p.receivedPackets.Load(),
+		SentPackets:       p.sentPackets.Load(),
+		StagedBytes:       p.staged.bytes,
+	}
+	if ep := p.endpoint.Load(); ep != nil {
+		s.Endpoint, s.EndpointText = *ep, ep.String()
+		if ep.Source.IsValid() {
+			s.Source = ep.Source.String()
+		}
+	}
+	if at := p.lastHandshake.Load(); at != 0 {
+		s.LastHandshake = t.clock.wall(time.Duration(at))
+	}
+	for prefix := range p.allowed {
+		s.AllowedIPs = append(s.AllowedIPs, prefix)
+	}
+	slices.SortFunc(s.AllowedIPs, func(a, b netip.Prefix) int { return a.Compare(b) })
+	return s
+}
+
+func (s *statistics) snapshot() HandshakeStatistics {
+	return HandshakeStatistics{
+		InitiationsSent:     s.initiationsSent.Load(),
+		InitiationsReceived: s.initiationsReceived.Load(),
+		ResponsesSent:       s.responsesSent.Load(),
+		ResponsesReceived:   s.responsesReceived.Load(),
+		CookiesSent:         s.cookiesSent.Load(),
+		CookiesReceived:     s.cookiesReceived.Load(),
+		Completed:           s.completed.Load(),
+	}
 }

@@ -1,0 +1,15 @@
+package tunnel
+
+import "time"
+
+// clock tells the time since the engine's start. It is read once per batch by the datapath and once per event by the
+// control loop; everything else takes `now` as an argument.
+type clock struct{ epoch time.Time }
+
+func newClock() clock { return clock{epoch: time.Now()} }
+
+// now returns the monotonic time since the epoch, never zero, so that zero can mean "never" in a field.
+func (c clock) now() time.Duration { return time.Since(c.epoch) + 1 }
+
+// wall returns the wall-clock time of now.
+func (c clock) wall(now time.Duration) time.Time { return c.epoch.Add(now - 1) }

@@ -1,0 +1,249 @@
+package tunnel
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"culvert/crypto"
+	"culvert/crypto/cookie"
+	"culvert/crypto/noise"
+)
+
+// maxKeepalive is the longest persistent keepalive interval.
+const maxKeepalive = 65535 * time.Second
+
+// ErrInvalidChange wraps what Configure refuses before it changes anything.
+var ErrInvalidChange = errors.New("invalid configuration")
+
+// Configure makes one change to the running tunnel. Sessions with peers that the change does not touch go on. Errors wrap
+// ErrInvalidChange where nothing was changed; otherwise the kernel's error, such as EADDRINUSE for a port, with the key
+// and the peers as they were and the old port still open.
+func (t *Tunnel) Configure(change Change) error {
+	if err := change.validate(); err != nil {
+		return err
+	}
+	t.configuring.Lock()
+	defer t.configuring.Unlock()
+	if t.closed {
+		return ErrClosed
+	}
+	if err := t.changeSocket(&change); err != nil {
+		return err
+	}
+	if change.PrivateKey != nil {
+		if err := t.changeKey(*change.PrivateKey); err != nil {
+			return err
+		}
+	}
+	t.changePeers(&change)
+	return nil
+}
+
+// validate checks what can be known to be wrong without looking at the tunnel.
+func (c *Change) validate() error {
+	for i := range c.Peers {
+		p := &c.Peers[i]
+		if p.Keepalive != nil && (*p.Keepalive < 0 || *p.Keepalive > maxKeepalive || *p.Keepalive%time.Second != 0) {
+			return fmt.Errorf("%w: peer %s: keepalive %v is not whole seconds up to %v", ErrInvalidChange, p.PublicKey, *p.Keepalive, maxKeepalive)
+		}
+		if p.Endpoint != nil && (!p.Endpoint.Remote.Addr().IsValid() || p.Endpoint.Remote.Port() == 0) {
+			return fmt.Errorf("%w: peer %s: endpoint %v has no address or no port", ErrInvalidChange, p.PublicKey, p.Endpoint)
+		}
+		for _, a := range p.AllowedIPs {
+			if !a.Prefix.IsValid() {
+				return fmt.Errorf("%w: peer %s: invalid allowed IP", ErrInvalidChange, p.PublicKey)
+			}
+		}
+	}
+	return nil
+}
+
+// changeSocket applies the port and the mark.
+func (t *Tunnel) changeSocket(change *Change) error {
+	oldMark := t.mark
+	if change.Mark != nil {
+		t.mark = *change.Mark
+	}
+	if port := change.ListenPort; port != nil && (*port != t.wantPort || *port == 0) {
+		if t.isUp {
+			if err := t.openSocket(*port); err != nil {
+				t.mark = oldMark
+				return err
+			}
+			return nil // the new socket has the mark
+		}
+		t.wantPort = *port
+	}
+	if b := t.bound.Load(); b != nil && t.mark != oldMark {
+		if err := b.socket.SetMark(t.mark); err != nil {
+			t.mark = oldMark
+			return err
+		}
+	}
+	return nil
+}
+
+// changeKey gives the tunnel another private key. All sessions were made under the old one and end; a peer with the new
+// public key would be the tunnel itself, and is removed.
+func (t *Tunnel) changeKey(private crypto.PrivateKey) error {
+	old := t.identity.Load()
+	if old == nil && private.IsZero() || old != nil && old.private.Equal(private) {
+		return nil
+	}
+	var id *identity
+	if !private.IsZero() {
+		static, err := noise.NewIdentity(private)
+		if err != nil {
+			return fmt.Errorf("%w: %w", ErrInvalidChange, err)
+		}
+		id = &identity{private: private, noise: static, checker: cookie.NewChecker(static.Public())}
+		if self := t.lookupPeer(static.Public()); self != nil {
+			edit := t.routes.edit(len(self.allowed))
+			t.removePeer(self, edit)
+			edit.publish()
+		}
+	}
+	t.identity.Store(id)
+	for _, p := range t.snapshotPeers() {
+		p.mu.Lock()
+		p.retireKeys()
+		p.remote = id.remote(p.public)
+		p.mu.Unlock()
+	}
+	if old != nil {
+		old.private.Zero()
+	}
+	return nil
+}
+
+// remote prepares for handshakes with a peer; nil without a private key.
+func (id *identity) remote(public crypto.PublicKey) *noise.Remote {
+	if id == nil {
+		return nil
+	}
+	return noise.NewRemote(id.noise, public)
+}
+
+// changePeers adds, changes and removes peers, in the order of the change.
+func (t *Tunnel) changePeers(change *Change) {
+	prefixes := 0
+	for i := range change.Peers {
+		prefixes += len(change.Peers[i].AllowedIPs)
+	}
+	if change.ReplacePeers {
+		prefixes += t.routes.snapshot().Size()
+	}
+	edit := t.routes.edit(prefixes)
+	if change.ReplacePeers {
+		named := make(map[crypto.PublicKey]bool, len(change.Peers))
+		for i := range change.Peers {
+			named[change.Peers[i].PublicKey] = true
+		}
+		for _, p := range t.snapshotPeers() {
+			if !named[p.public] {
+				t.removePeer(p, edit)
+			}
+		}
+	}
+	seen := make(map[crypto.PublicKey]bool)
+	for i := range change.Peers {
+		p := &change.Peers[i]
+		t.changePeer(p, edit, change.ReplacePeers && !seen[p.PublicKey])
+		if change.ReplacePeers {
+			seen[p.PublicKey] = true
+		}
+	}
+	edit.publish()
+}
+
+// changePeer applies one entry. With fresh the peer is to have nothing but what the entry says, though a session with it
+// goes on.
+func (t *Tunnel) changePeer(change *PeerChange, edit *routeEdit, fresh bool) {
+	p := t.lookupPeer(change.PublicKey)
+	if change.Remove {
+		if p != nil {
+			t.removePeer(p, edit)
+		}
+		return
+	}
+	if p == nil {
+		if change.UpdateOnly {
+			return
+		}
+		if id := t.identity.Load(); id != nil && id.noise.Public() == change.PublicKey {
+			// So that one list of peers can serve all hosts, this is no error, as it is none to the kernel's WireGuard.
+			t.logf("%s: the tunnel's own public key is ignored as a peer", t.name())
+			return
+		}
+		p = t.addPeer(change.PublicKey)
+	}
+	if fresh {
+		edit.removeAll(p)
+		p.setPresharedKey(crypto.PresharedKey{})
+		p.timers.setInterval(0)
+	}
+	if change.PresharedKey != nil {
+		p.setPresharedKey(*change.PresharedKey)
+	}
+	hadEndpoint := p.endpoint.Load() != nil
+	if change.Endpoint != nil {
+		ep := *change.Endpoint
+		p.setEndpoint(&ep)
+	}
+	keepaliveOn := false
+	if change.Keepalive != nil {
+		keepaliveOn = p.timers.setInterval(*change.Keepalive)
+	}
+	if change.ReplaceAllowedIPs {
+		edit.removeAll(p)
+	}
+	for _, a := range change.AllowedIPs {
+		if a.Remove {
+			edit.remove(a.Prefix, p)
+		} else {
+			edit.assign(a.Prefix, p)
+		}
+	}
+	if t.isUp && p.timers.interval.Load() != 0 && (keepaliveOn || change.Endpoint != nil && !hadEndpoint) {
+		p.wantKeepalive.Store(true)
+		t.attention.add(p)
+	}
+}
+
+func (p *peer) setPresharedKey(k crypto.PresharedKey) {
+	p.mu.Lock()
+	p.psk = k
+	p.mu.Unlock()
+}
+
+// addPeer makes a peer with nothing but its key.
+func (t *Tunnel) addPeer(public crypto.PublicKey) *peer {
+	p := &peer{
+		tunnel:    t,
+		public:    public,
+		stamper:   cookie.NewStamper(public),
+		remote:    t.identity.Load().remote(public),
+		allowed:   make(map[netip.Prefix]struct{}),
+		heapIndex: -1,
+	}
+	t.peersMu.Lock()
+	t.peers[public] = p
+	t.peersMu.Unlock()
+	return p
+}
+
+// removePeer takes a peer and its routes away and erases its keys.
+func (t *Tunnel) removePeer(p *peer, edit *routeEdit) {
+	t.peersMu.Lock()
+	delete(t.peers, p.public)
+	t.peersMu.Unlock()
+	edit.removeAll(p)
+	p.mu.Lock()
+	p.removed = true
+	p.mu.Unlock()
+	p.stop(DropOutPeerRemoved)
+	t.endpoints.leave(p)
+	t.attention.add(p) // takes it off the agenda
+}

@@ -1,0 +1,251 @@
+package tunnel
+
+import (
+	"time"
+
+	"culvert/crypto/noise"
+	"culvert/crypto/session"
+	"culvert/transport"
+	"culvert/tunnel/device"
+)
+
+const (
+	// handshakeQueue bounds the handshake messages that wait, about 256 bytes each. From an eighth of it on the tunnel is
+	// under load, and stays so for underLoadFor.
+	handshakeQueue = 1024
+	underLoadFrom  = handshakeQueue / 8
+	underLoadFor   = time.Second
+)
+
+// handshakeMessage is a handshake message, copied off the datapath.
+type handshakeMessage struct {
+	endpoint transport.Endpoint
+	size     int
+	bytes    [noise.InitiationSize]byte
+}
+
+// queueHandshake hands a handshake message to the control loop. Called by receiving workers: what is certainly not ours
+// (a wrong mac1, an index nobody has) is dropped before it takes up a place.
+func (t *Tunnel) queueHandshake(msg []byte, kind uint8, from *transport.Endpoint) {
+	switch kind {
+	case noise.TypeInitiation, noise.TypeResponse:
+		id := t.identity.Load()
+		if id == nil || !id.checker.CheckMAC1(msg) {
+			t.drops.add(DropInMAC1, 1)
+			return
+		}
+	}
+	if kind != noise.TypeInitiation && t.indices.lookup(noise.ReceiverIndex(msg)) == nil {
+		t.drops.add(DropInIndex, 1)
+		return
+	}
+	m := handshakeMessage{endpoint: *from, size: len(msg)}
+	copy(m.bytes[:], msg)
+	select {
+	case t.handshakes <- m:
+	default:
+		t.drops.add(DropInQueueFull, 1)
+	}
+}
+
+// control is the control loop: the one goroutine that runs handshakes, timers and the interface's coming and going.
+type control struct {
+	tunnel *Tunnel
+	agenda agenda
+	spare  []*peer
+
+	batch  *sendBatch
+	staged outbound // seals what waited for a handshake, as the datapath would have
+	nonce  session.Nonce
+	buf    [noise.InitiationSize]byte
+
+	limiter        rateLimiter
+	underLoadUntil time.Duration
+}
+
+// controlBatch is the control loop's send buffer: one peer's staged packets, segmented, and some more.
+const controlBatch = 2 * transport.MaxTrainBytes
+
+func newControl(t *Tunnel) *control {
+	c := &control{tunnel: t, batch: newSendBatch(t, controlBatch)}
+	c.staged = outbound{tunnel: t, batch: c.batch}
+	return c
+}
+
+// run is the loop; it ends when the tunnel closes.
+func (c *control) run() {
+	t := c.tunnel
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	events := t.device.Events()
+	for {
+		c.batch.flush()
+		timer.Reset(c.wait())
+		select {
+		case <-t.closing:
+			return
+		case m := <-t.handshakes:
+			c.handshake(&m, t.clock.now())
+		case <-t.attention.wake:
+			now := t.clock.now()
+			c.spare = t.attention.take(c.spare)
+			for i, p := range c.spare {
+				c.visit(p, now)
+				c.spare[i] = nil
+			}
+		case <-timer.C:
+			now := t.clock.now()
+			for at := c.agenda.first(); at != 0 && at <= now; at = c.agenda.first() {
+				c.visit(c.agenda[0], now)
+			}
+		case e, ok := <-events:
+			if !ok {
+				t.fail(errDeviceGone)
+				return
+			}
+			c.deviceEvent(e)
+		}
+	}
+}
+
+// wait returns how long until the first peer is due.
+func (c *control) wait() time.Duration {
+	at := c.agenda.first()
+	if at == 0 {
+		return time.Hour
+	}
+	return max(0, at-c.tunnel.clock.now())
+}
+
+// deviceEvent follows the interface.
+func (c *control) deviceEvent(e device.Event) {
+	t := c.tunnel
+	switch e {
+	case device.EventUp:
+		if err := t.up(); err != nil {
+			t.logf("%s: cannot open the UDP port: %v", t.name(), err)
+		}
+	case device.EventDown:
+		t.down()
+	case device.EventMTU:
+		t.readMTU()
+	}
+}
+
+// visit does what is due for p and plans the next visit. Everything the peer was asked to attend to is settled here.
+func (c *control) visit(p *peer, now time.Duration) {
+	// First the plan, then the deadlines: one that is armed from here on finds no plan and asks for another visit.
+	p.visitAt.Store(0)
+	do := p.timers.expire(now)
+	if do.erase {
+		p.mu.Lock()
+		p.eraseKeys()
+		p.mu.Unlock()
+	}
+	if do.giveUp {
+		c.giveUp(p)
+	}
+	if do.retry {
+		p.forgetSource()
+		c.initiate(p, now)
+		c.tunnel.notifyFailing(p)
+	}
+	if p.wantHandshake.Swap(false) || do.newHandshake {
+		if do.newHandshake {
+			p.forgetSource()
+		}
+		p.timers.roundBegun(now)
+		c.initiate(p, now)
+	}
+	c.sendStaged(p, now)
+	if do.keepalive || p.wantKeepalive.Swap(false) {
+		c.keepalive(p, now)
+		if do.again {
+			p.timers.keepaliveAgain(now)
+		}
+	}
+	next := p.timers.next()
+	p.visitAt.Store(int64(next))
+	c.agenda.plan(p, next)
+}
+
+// giveUp drops what waited for a handshake that never completed.
+func (c *control) giveUp(p *peer) {
+	t := c.tunnel
+	p.mu.Lock()
+	p.cancelPending()
+	n := p.staged.clear(&t.stagedBytes)
+	p.mu.Unlock()
+	t.drops.add(DropOutHandshake, n)
+	t.debugf("%s: peer %s: no answer for %v, giving up until there is traffic", t.name(), shortKey(p.public), session.RekeyAttemptTime)
+}
+
+// sendStaged sends what waits for a session, if there is one now.
+func (c *control) sendStaged(p *peer, now time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if kp := p.current.Load(); len(p.staged.packets) > 0 && kp.maySend(now) {
+		c.sealStaged(p, kp, now)
+	}
+}
+
+// sealStaged seals all staged packets under kp. The peer's lock is held.
+func (c *control) sealStaged(p *peer, kp *keypair, now time.Duration) {
+	t := c.tunnel
+	ep := p.endpoint.Load()
+	waiting := p.staged.packets
+	p.staged.packets = nil
+	p.staged.clear(&t.stagedBytes)
+	if ep == nil {
+		t.drops.add(DropOutNoEndpoint, len(waiting))
+		return
+	}
+	for i := range waiting {
+		s := &waiting[i]
+		c.staged.buf = s.buf
+		if !c.staged.sealPacket(p, kp, ep, s.lo, s.hi, s.offload, now) {
+			t.drops.add(DropOutHandshake, 1)
+		}
+	}
+	c.staged.buf = nil
+	c.batch.flush()
+}
+
+// keepalive sends an empty data message, or asks for a session to send it under.
+func (c *control) keepalive(p *peer, now time.Duration) {
+	ep, kp := p.endpoint.Load(), p.current.Load()
+	if ep == nil {
+		return
+	}
+	counter, ok := uint64(0), false
+	if kp.maySend(now) {
+		counter, ok = kp.Reserve(1)
+	}
+	if !ok {
+		p.timers.roundBegun(now)
+		c.initiate(p, now)
+		return
+	}
+	c.sealKeepalive(p, kp, ep, counter, now)
+}
+
+// sealKeepalive puts an empty data message into the batch.
+func (c *control) sealKeepalive(p *peer, kp *keypair, ep *transport.Endpoint, counter uint64, now time.Duration) {
+	size := kp.Seal(c.batch.room(session.Overhead), counter, nil, &c.nonce)
+	if size == 0 { // the session has been erased this moment
+		return
+	}
+	c.batch.add(size, ep, 0)
+	p.sentDatagrams(kp, 1, size, now)
+}
+
+// notifyFailing tells the owner that a peer does not answer.
+func (t *Tunnel) notifyFailing(p *peer) {
+	if t.options.HandshakeFailing == nil || !p.notifying.CompareAndSwap(false, true) {
+		return
+	}
+	go func() {
+		defer p.notifying.Store(false)
+		t.options.HandshakeFailing(p.public)
+	}()
+}

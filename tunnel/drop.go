@@ -1,0 +1,96 @@
+package tunnel
+
+import "sync/atomic"
+
+// DropReason says why a packet or message went no further. Each has a counter, shown by status.
+type DropReason uint8
+
+const (
+	// Outbound: from the device.
+	DropOutMalformed    DropReason = iota // no valid IP packet, or its offload does not fit it
+	DropOutNoRoute                        // no peer's allowed IPs cover the destination
+	DropOutNoEndpoint                     // the peer's address is not known yet
+	DropOutRoutingLoop                    // one of this tunnel's own datagrams, routed back into it
+	DropOutStagedFull                     // pushed out of a full queue of packets that await a handshake
+	DropOutHandshake                      // gave up: the handshake it waited for never completed
+	DropOutNoKey                          // the tunnel has no private key, so no handshake can be made
+	DropOutSendFailed                     // the underlay refused the datagram
+	DropOutPeerRemoved                    // the peer went away while the packet waited
+	DropOutTunnelDown                     // the interface is down
+	DropOutStagedMemory                   // all peers' waiting packets together reached their bound
+	// Inbound: from the underlay.
+	DropInMessage       // no message of this protocol: type, reserved bytes or length
+	DropInIndex         // unknown receiver index
+	DropInExpired       // the session is too old
+	DropInDecrypt       // does not authenticate
+	DropInReplay        // replayed, or behind the window
+	DropInMalformed     // inner packet is no valid IP packet
+	DropInSource        // inner source is not within the peer's allowed IPs
+	DropInCongestion    // outer header says congestion, inner transport cannot be told (RFC 6040)
+	DropInDevice        // the device refused the packet
+	DropInTooLarge      // larger than the device's largest packet
+	DropInMAC1          // handshake message with a wrong mac1
+	DropInQueueFull     // handshake message while the queue of them was full
+	DropInUnderLoad     // handshake message under load without a valid cookie
+	DropInRateLimit     // handshake message beyond its source's rate
+	DropInHandshake     // handshake message that does not verify
+	DropInUnknownPeer   // initiation from a key that is no peer's
+	DropInOldInitiation // initiation with a timestamp not newer than the last, or too soon after it
+	DropInCookie        // cookie reply that does not verify
+	dropReasons
+)
+
+var dropNames = [dropReasons]string{
+	DropOutMalformed:    "out: malformed packet",
+	DropOutNoRoute:      "out: no peer for destination",
+	DropOutNoEndpoint:   "out: peer has no endpoint",
+	DropOutRoutingLoop:  "out: routing loop",
+	DropOutStagedFull:   "out: queue for handshake full",
+	DropOutHandshake:    "out: handshake never completed",
+	DropOutNoKey:        "out: no private key",
+	DropOutSendFailed:   "out: send failed",
+	DropOutPeerRemoved:  "out: peer removed",
+	DropOutTunnelDown:   "out: tunnel down",
+	DropOutStagedMemory: "out: memory for waiting packets full",
+	DropInMessage:       "in: not a message",
+	DropInIndex:         "in: unknown receiver index",
+	DropInExpired:       "in: session expired",
+	DropInDecrypt:       "in: authentication failed",
+	DropInReplay:        "in: replayed",
+	DropInMalformed:     "in: malformed inner packet",
+	DropInSource:        "in: source not in allowed IPs",
+	DropInCongestion:    "in: congestion mark on a packet without ECN",
+	DropInDevice:        "in: device refused",
+	DropInTooLarge:      "in: too large",
+	DropInMAC1:          "in: wrong mac1",
+	DropInQueueFull:     "in: handshake queue full",
+	DropInUnderLoad:     "in: no cookie under load",
+	DropInRateLimit:     "in: handshake rate limit",
+	DropInHandshake:     "in: handshake failed",
+	DropInUnknownPeer:   "in: unknown peer",
+	DropInOldInitiation: "in: old or hurried initiation",
+	DropInCookie:        "in: bad cookie reply",
+}
+
+// String returns the reason as status shows it.
+func (r DropReason) String() string {
+	if r >= dropReasons {
+		return "unknown"
+	}
+	return dropNames[r]
+}
+
+// drops counts dropped packets by reason.
+type drops [dropReasons]atomic.Uint64
+
+func (d *drops) add(r DropReason, n int) { d[r].Add(uint64(n)) }
+
+func (d *drops) snapshot() map[string]uint64 {
+	m := make(map[string]uint64)
+	for r := range d {
+		if n := d[r].Load(); n > 0 {
+			m[DropReason(r).String()] = n
+		}
+	}
+	return m
+}

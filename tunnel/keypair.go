@@ -1,0 +1,42 @@
+package tunnel
+
+import (
+	"sync/atomic"
+	"time"
+
+	"culvert/crypto/session"
+)
+
+// keypair is a session and its place among its peer's three (WireGuard paper §5.4.6, as every implementation keeps them):
+//
+//	next      derived as responder, not confirmed yet: receives, must not send
+//	current   confirmed: sends and receives
+//	previous  the one before: receives what is still under way
+type keypair struct {
+	*session.Session
+	peer *peer
+	// unconfirmed: this end was the responder and nothing has come in under the keypair yet.
+	unconfirmed atomic.Bool
+	// retired: it may receive, but no longer send (the private key has changed).
+	retired atomic.Bool
+}
+
+// maySend reports whether the keypair may seal at now.
+func (k *keypair) maySend(now time.Duration) bool {
+	return k != nil && now-k.Created < session.RejectAfterTime && !k.retired.Load()
+}
+
+// mayReceive reports whether the keypair may open at now.
+func (k *keypair) mayReceive(now time.Duration) bool { return now-k.Created < session.RejectAfterTime }
+
+// staleToSend reports whether sending asks for a new handshake (paper §6.2): only the initiator does so by time, lest both
+// ends start at once.
+func (k *keypair) staleToSend(now time.Duration) bool {
+	return k.Sent() > session.RekeyAfterMessages || k.Initiator && now-k.Created >= session.RekeyAfterTime
+}
+
+// staleToReceive reports whether receiving asks for a new handshake, so that a one-way stream does not run into
+// RejectAfterTime.
+func (k *keypair) staleToReceive(now time.Duration) bool {
+	return k.Initiator && now-k.Created >= session.RekeyOnReceiveAfter
+}

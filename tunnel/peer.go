@@ -1,0 +1,225 @@
+package tunnel
+
+import (
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"culvert/crypto"
+	"culvert/crypto/cookie"
+	"culvert/crypto/noise"
+	"culvert/crypto/session"
+	"culvert/crypto/tai64n"
+	"culvert/transport"
+	"culvert/tunnel/device"
+)
+
+// peer is one remote end. The datapath reads its atomics; everything else is behind its lock. It has no goroutine: the
+// control loop visits it when a deadline is due or the datapath asks (see attention).
+type peer struct {
+	tunnel *Tunnel
+	public crypto.PublicKey
+
+	endpoint atomic.Pointer[transport.Endpoint] // nil while unknown
+	left     bool                               // takes no endpoint any more; guarded by the endpoint set's lock
+	current  atomic.Pointer[keypair]            // what is sent with; nil without a session
+	timers   timers
+
+	sentBytes, sentPackets         atomic.Uint64 // UDP payload bytes; messages
+	receivedBytes, receivedPackets atomic.Uint64
+
+	visitAt         atomic.Int64 // when the control loop looks next, 0: not planned
+	attended        atomic.Bool  // in the control loop's list
+	wantHandshake   atomic.Bool  // asked of the control loop
+	wantKeepalive   atomic.Bool  // asked of the control loop
+	lastInitiation  atomic.Int64 // when an initiation or response was last sent, 0: never
+	lastHandshake   atomic.Int64 // when a handshake last completed, 0: never
+	askedLastMinute atomic.Bool  // a new handshake was asked for on receiving under an old session
+	notifying       atomic.Bool  // Options.HandshakeFailing is under way
+
+	mu            sync.Mutex
+	removed       bool
+	remote        *noise.Remote // nil without a private key
+	psk           crypto.PresharedKey
+	stamper       *cookie.Stamper
+	next          *keypair
+	previous      *keypair
+	pending       *noise.Initiator // awaits a response
+	lastTimestamp tai64n.Timestamp
+	lastConsumed  time.Duration // when an initiation was last accepted
+	staged        staged
+
+	allowed map[netip.Prefix]struct{} // guarded by the tunnel's configuration lock
+
+	heapIndex int           // place in the control loop's agenda, -1: not there
+	heapAt    time.Duration // both the control loop's own
+}
+
+// schedule sees to it that the control loop visits the peer by at; 0 is no time.
+func (p *peer) schedule(at time.Duration) {
+	if at == 0 {
+		return
+	}
+	if v := p.visitAt.Load(); v != 0 && v <= int64(at) {
+		return
+	}
+	p.tunnel.attention.add(p)
+}
+
+// requestHandshake asks the control loop for a new session, unless an initiation is under way.
+func (p *peer) requestHandshake(now time.Duration) {
+	if last := p.lastInitiation.Load(); last != 0 && now-time.Duration(last) < session.RekeyTimeout {
+		return
+	}
+	if p.wantHandshake.CompareAndSwap(false, true) {
+		p.tunnel.attention.add(p)
+	}
+}
+
+// stage keeps a packet until there is a session, and asks for one. Where a session has come up meanwhile it returns that
+// instead, and the packet is the caller's to send.
+func (p *peer) stage(packet []byte, o device.Offload, now time.Duration) *keypair {
+	p.mu.Lock()
+	kp := p.current.Load()
+	ready := kp.maySend(now)
+	switch {
+	case p.removed:
+		p.mu.Unlock()
+		p.tunnel.drops.add(DropOutPeerRemoved, 1)
+		return nil
+	case ready && len(p.staged.packets) == 0:
+		p.mu.Unlock()
+		return kp
+	}
+	lost, why := p.staged.push(packet, o, &p.tunnel.stagedBytes)
+	p.mu.Unlock()
+	if lost > 0 {
+		p.tunnel.drops.add(why, lost)
+	}
+	if ready {
+		p.tunnel.attention.add(p) // what waits goes first
+	} else {
+		p.requestHandshake(now)
+	}
+	return nil
+}
+
+// setEndpoint changes where the peer is sent to; nil forgets it.
+func (p *peer) setEndpoint(ep *transport.Endpoint) {
+	p.tunnel.endpoints.set(p, ep)
+}
+
+// heard moves the peer to the endpoint an authenticated message came from.
+func (p *peer) heard(ep *transport.Endpoint) {
+	if old := p.endpoint.Load(); old != nil && *old == *ep {
+		return
+	}
+	moved := *ep // ep belongs to the caller's batch
+	p.setEndpoint(&moved)
+}
+
+// forgetSource drops the sticky source address: what made it right may have changed.
+func (p *peer) forgetSource() {
+	ep := p.endpoint.Load()
+	if ep == nil || !ep.Source.IsValid() {
+		return
+	}
+	plain := ep.WithoutSource()
+	p.endpoint.CompareAndSwap(ep, &plain)
+}
+
+// install puts a new keypair in its place. The lock is held.
+func (p *peer) install(kp *keypair) {
+	if !kp.Initiator {
+		p.discard(p.next)
+		p.discard(p.previous)
+		p.next, p.previous = kp, nil
+		return
+	}
+	current := p.current.Load()
+	if p.next != nil {
+		// Both ends were initiator at once; the far end may send under either.
+		p.discard(current)
+		current, p.next = p.next, nil
+	}
+	p.discard(p.previous)
+	p.previous = current
+	p.current.Store(kp)
+}
+
+// confirm makes next current, as something has come in under it. Called by the receiving worker.
+func (p *peer) confirm(kp *keypair, now time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.next != kp {
+		return
+	}
+	p.discard(p.previous)
+	p.previous, p.next = p.current.Load(), nil
+	kp.unconfirmed.Store(false)
+	p.current.Store(kp)
+	p.completed(now)
+	if len(p.staged.packets) > 0 {
+		p.tunnel.attention.add(p)
+	}
+}
+
+// completed notes a handshake both ends know to be complete.
+func (p *peer) completed(now time.Duration) {
+	p.timers.handshakeCompleted()
+	p.askedLastMinute.Store(false)
+	p.lastHandshake.Store(int64(now))
+	p.tunnel.statistics.completed.Add(1)
+}
+
+// discard erases a keypair and frees its index.
+func (p *peer) discard(kp *keypair) {
+	if kp == nil {
+		return
+	}
+	p.tunnel.indices.release(kp.LocalIndex)
+	kp.Erase()
+}
+
+// cancelPending ends the handshake that awaits a response. The lock is held.
+func (p *peer) cancelPending() {
+	if p.pending == nil {
+		return
+	}
+	p.tunnel.indices.release(p.pending.LocalIndex())
+	p.pending.Erase()
+	p.pending = nil
+}
+
+// eraseKeys forgets all sessions and the handshake under way. The lock is held.
+func (p *peer) eraseKeys() {
+	p.cancelPending()
+	p.discard(p.next)
+	p.discard(p.current.Swap(nil))
+	p.discard(p.previous)
+	p.next, p.previous = nil, nil
+	p.lastInitiation.Store(0)
+}
+
+// retireKeys lets no session send any more: the next packet makes a new one. The lock is held.
+func (p *peer) retireKeys() {
+	p.cancelPending()
+	p.discard(p.next)
+	p.next = nil
+	if kp := p.current.Load(); kp != nil {
+		kp.retired.Store(true)
+	}
+	p.lastInitiation.Store(0)
+}
+
+// stop ends everything that runs for the peer: the tunnel goes down, or the peer away.
+func (p *peer) stop(why DropReason) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.timers.stop()
+	p.eraseKeys()
+	if n := p.staged.clear(&p.tunnel.stagedBytes); n > 0 {
+		p.tunnel.drops.add(why, n)
+	}
+}

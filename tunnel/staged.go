@@ -1,0 +1,62 @@
+package tunnel
+
+import (
+	"sync/atomic"
+
+	"culvert/tunnel/device"
+)
+
+// Bounds on the packets that wait for a handshake: per peer, and over all peers of a tunnel.
+const (
+	maxStagedPackets = 128
+	maxStagedBytes   = 256 << 10
+	maxStagedTotal   = 32 << 20
+)
+
+// stagedPacket is a copy of a packet or super-packet from the device, with the room in front and behind it that sealing needs.
+type stagedPacket struct {
+	buf     []byte
+	lo, hi  int
+	offload device.Offload
+}
+
+// staged holds the packets of one peer that wait for a handshake, oldest first. The peer's lock guards it.
+type staged struct {
+	packets []stagedPacket
+	bytes   int
+}
+
+// push copies a packet to the end of the queue. Where a bound is reached the oldest packets make room, since what is
+// newest is likeliest to be of use still. It returns how many packets were lost, and why.
+func (s *staged) push(packet []byte, o device.Offload, total *atomic.Int64) (lost int, why DropReason) {
+	for len(s.packets) > 0 && (len(s.packets) >= maxStagedPackets || s.bytes+len(packet) > maxStagedBytes) {
+		s.drop(total)
+		lost++
+	}
+	if total.Add(int64(len(packet))) > maxStagedTotal {
+		total.Add(-int64(len(packet)))
+		return lost + 1, DropOutStagedMemory
+	}
+	buf := make([]byte, device.Headroom+len(packet)+device.Tailroom)
+	copy(buf[device.Headroom:], packet)
+	s.packets = append(s.packets, stagedPacket{buf: buf, lo: device.Headroom, hi: device.Headroom + len(packet), offload: o})
+	s.bytes += len(packet)
+	return lost, DropOutStagedFull
+}
+
+// drop removes the oldest packet.
+func (s *staged) drop(total *atomic.Int64) {
+	n := s.packets[0].hi - s.packets[0].lo
+	s.packets[0] = stagedPacket{}
+	s.packets = s.packets[1:]
+	s.bytes -= n
+	total.Add(-int64(n))
+}
+
+// clear removes all packets and returns how many there were.
+func (s *staged) clear(total *atomic.Int64) int {
+	n := len(s.packets)
+	total.Add(-int64(s.bytes))
+	*s = staged{}
+	return n
+}

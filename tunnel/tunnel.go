@@ -1,0 +1,314 @@
+package tunnel
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"culvert/crypto"
+	"culvert/crypto/noise"
+	"culvert/crypto/session"
+	"culvert/transport"
+	"culvert/tunnel/device"
+	"culvert/tunnel/icmp"
+)
+
+// errDeviceGone ends a tunnel whose interface was deleted under it.
+var errDeviceGone = errors.New("the interface has vanished (was it deleted with `ip link del`?)")
+
+// ErrClosed is returned by methods of a closed tunnel.
+var ErrClosed = errors.New("tunnel is closed")
+
+// Tunnel joins a device to a network. Its methods may be called concurrently.
+type Tunnel struct {
+	device  device.Device
+	network transport.Network
+	options Options
+	clock   clock
+	queues  []*sharedQueue
+
+	// Snapshots the datapath reads.
+	identity  atomic.Pointer[identity]    // nil without a private key
+	bound     atomic.Pointer[boundSocket] // nil while down
+	mtu       atomic.Int32
+	port      atomic.Uint32 // the bound port, for the routing-loop check
+	routes    *routes
+	indices   *indexTable
+	endpoints endpointSet
+	underLoad atomic.Bool
+
+	drops       drops
+	statistics  statistics
+	icmp        icmp.Limiter
+	stagedBytes atomic.Int64 // over all peers
+
+	// To the control loop.
+	handshakes chan handshakeMessage
+	attention  attention
+
+	ephemeral noise.Ephemeral      // crypto.GeneratePrivateKey, or fixed by a test
+	jitter    func() time.Duration // spreads repeated initiations
+
+	configuring sync.Mutex // serialises configuration and the interface's coming and going; guards what follows
+	wantPort    uint16     // as configured, or as picked the first time
+	mark        uint32
+	isUp        bool
+	closed      bool
+
+	peersMu sync.RWMutex // guards peers; changed only while configuring
+	peers   map[crypto.PublicKey]*peer
+
+	closing   chan struct{}
+	done      chan struct{}
+	failOnce  sync.Once
+	closeOnce sync.Once
+	err       error
+	workers   sync.WaitGroup
+}
+
+// boundSocket is an open socket; its address tells one socket from the next.
+type boundSocket struct{ socket transport.Socket }
+
+// statistics are HandshakeStatistics as they grow.
+type statistics struct {
+	initiationsSent, initiationsReceived atomic.Uint64
+	responsesSent, responsesReceived     atomic.Uint64
+	cookiesSent, cookiesReceived         atomic.Uint64
+	completed                            atomic.Uint64
+}
+
+// New starts a tunnel between dev and network. It has no key and no peers yet ([Tunnel.Configure] gives it both) and opens
+// its UDP port when the interface comes up. The tunnel owns dev from here on and closes it.
+func New(dev device.Device, network transport.Network, options Options) (*Tunnel, error) {
+	t := &Tunnel{
+		device:     dev,
+		network:    network,
+		options:    options,
+		clock:      newClock(),
+		routes:     newRoutes(),
+		indices:    newIndexTable(),
+		handshakes: make(chan handshakeMessage, handshakeQueue),
+		attention:  attention{wake: make(chan struct{}, 1)},
+		ephemeral:  crypto.GeneratePrivateKey,
+		jitter:     func() time.Duration { return rand.N(session.MaxRetryJitter) },
+		peers:      make(map[crypto.PublicKey]*peer),
+		closing:    make(chan struct{}),
+		done:       make(chan struct{}),
+	}
+	t.endpoints.init()
+	mtu, err := dev.MTU()
+	if err != nil {
+		return nil, fmt.Errorf("reading the interface's MTU: %w", err)
+	}
+	t.mtu.Store(int32(mtu))
+	for _, q := range dev.Queues() {
+		q := &sharedQueue{Queue: q}
+		t.queues = append(t.queues, q)
+		w := &outbound{
+			tunnel: t,
+			queue:  q,
+			batch:  newSendBatch(t, batchBytes),
+			buf:    make([]byte, device.BufferSize),
+		}
+		t.workers.Go(func() {
+			if err := w.run(); !errors.Is(err, os.ErrClosed) {
+				t.fail(fmt.Errorf("reading from the interface: %w", err))
+			}
+		})
+	}
+	c := newControl(t)
+	t.workers.Go(c.run)
+	return t, nil
+}
+
+// fail ends the tunnel for a reason of its own.
+func (t *Tunnel) fail(err error) {
+	t.failOnce.Do(func() {
+		t.err = err
+		go t.Close()
+	})
+}
+
+// Done is closed when the tunnel has ended, by Close or by itself.
+func (t *Tunnel) Done() <-chan struct{} { return t.done }
+
+// Err returns why the tunnel has ended by itself, once Done is closed; nil after Close.
+func (t *Tunnel) Err() error {
+	select {
+	case <-t.done:
+		return t.err
+	default:
+		return nil
+	}
+}
+
+// Close ends the tunnel: the device is closed, the socket too, all keys are erased and all goroutines have ended when it
+// returns. It may be called more than once.
+func (t *Tunnel) Close() error {
+	var err error
+	t.closeOnce.Do(func() {
+		t.failOnce.Do(func() {}) // what fails from here on is no reason of its own
+		t.configuring.Lock()
+		t.closed = true
+		t.closeSocket()
+		t.configuring.Unlock()
+		close(t.closing)
+		err = t.device.Close()
+		t.workers.Wait()
+		for _, p := range t.snapshotPeers() {
+			p.stop(DropOutTunnelDown)
+		}
+		if id := t.identity.Swap(nil); id != nil {
+			id.private.Zero()
+		}
+		close(t.done)
+	})
+	<-t.done
+	return err
+}
+
+// up opens the socket: the interface has come up.
+func (t *Tunnel) up() error {
+	t.configuring.Lock()
+	defer t.configuring.Unlock()
+	if t.isUp || t.closed {
+		return nil
+	}
+	if err := t.openSocket(t.wantPort); err != nil {
+		return err
+	}
+	t.isUp = true
+	for _, p := range t.snapshotPeers() {
+		if p.timers.interval.Load() != 0 {
+			p.wantKeepalive.Store(true)
+			t.attention.add(p)
+		}
+	}
+	return nil
+}
+
+// down closes the socket and forgets all sessions: the interface has gone down.
+func (t *Tunnel) down() {
+	t.configuring.Lock()
+	defer t.configuring.Unlock()
+	if !t.isUp {
+		return
+	}
+	t.isUp = false
+	t.closeSocket()
+	for _, p := range t.snapshotPeers() {
+		p.stop(DropOutTunnelDown)
+	}
+}
+
+// openSocket binds a port and starts a worker per receiver, then closes the socket there was before. On failure things are
+// as they were. Configuration is locked.
+func (t *Tunnel) openSocket(port uint16) error {
+	s, err := t.network.Open(transport.Options{Port: port, Mark: t.mark, Logf: t.options.Logf})
+	if err != nil {
+		return err
+	}
+	for _, r := range s.Receivers() {
+		w := &inbound{
+			tunnel:    t,
+			receiver:  r,
+			coalescer: device.NewCoalescer(t.queues[0]),
+		}
+		for i := range w.trains {
+			w.trains[i].Buf = make([]byte, transport.ReceiveBufferSize)
+		}
+		t.workers.Go(func() {
+			if err := w.run(); !errors.Is(err, net.ErrClosed) {
+				t.fail(fmt.Errorf("receiving from the network: %w", err))
+			}
+		})
+	}
+	if changes := s.RouteChanges(); changes != nil {
+		t.workers.Go(func() { t.followRoutes(s, changes) })
+	}
+	t.wantPort = s.Port()
+	t.port.Store(uint32(s.Port()))
+	if old := t.bound.Swap(&boundSocket{s}); old != nil {
+		old.socket.Close()
+	}
+	return nil
+}
+
+// closeSocket unbinds the port. Configuration is locked.
+func (t *Tunnel) closeSocket() {
+	if old := t.bound.Swap(nil); old != nil {
+		old.socket.Close()
+	}
+}
+
+// followRoutes drops sticky source addresses that changed routes have made wrong, until the socket is closed.
+func (t *Tunnel) followRoutes(s transport.Socket, changes <-chan struct{}) {
+	for range changes {
+		checked := make(map[transport.Endpoint]bool)
+		for _, p := range t.snapshotPeers() {
+			ep := p.endpoint.Load()
+			if ep == nil || !ep.Source.IsValid() {
+				continue
+			}
+			valid, known := checked[*ep]
+			if !known {
+				valid = s.SourceValid(*ep)
+				checked[*ep] = valid
+			}
+			if !valid {
+				p.forgetSource()
+			}
+		}
+	}
+}
+
+// readMTU follows the interface's MTU.
+func (t *Tunnel) readMTU() {
+	if mtu, err := t.device.MTU(); err == nil {
+		t.mtu.Store(int32(mtu))
+	}
+}
+
+func (t *Tunnel) lookupPeer(key crypto.PublicKey) *peer {
+	t.peersMu.RLock()
+	defer t.peersMu.RUnlock()
+	return t.peers[key]
+}
+
+func (t *Tunnel) snapshotPeers() []*peer {
+	t.peersMu.RLock()
+	defer t.peersMu.RUnlock()
+	all := make([]*peer, 0, len(t.peers))
+	for _, p := range t.peers {
+		all = append(all, p)
+	}
+	return all
+}
+
+func (t *Tunnel) name() string {
+	name, err := t.device.Name()
+	if err != nil {
+		return "tunnel"
+	}
+	return name
+}
+
+func (t *Tunnel) logf(format string, args ...any) {
+	if t.options.Logf != nil {
+		t.options.Logf(format, args...)
+	}
+}
+
+func (t *Tunnel) debugf(format string, args ...any) {
+	if t.options.Debugf != nil {
+		t.options.Debugf(format, args...)
+	}
+}
+
+// shortKey abbreviates a public key for logs.
+func shortKey(k crypto.PublicKey) string { return k.Base64()[:8] + "…" }
