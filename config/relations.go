@@ -17,7 +17,7 @@ func (r *report) relate(f *File) {
 		if t.Listen != 0 {
 			if other, ok := ports[t.Listen]; ok {
 				r.fail(t.ListenPos, "each tunnel needs a port of its own; leave one out to let the kernel pick it",
-					"tunnel %s listens on port %d already (line %d)", other.Name, t.Listen, other.ListenPos.Line)
+					"tunnel %s listens on port %d already (line %d)", hideKeys(other.Name), t.Listen, other.ListenPos.Line)
 			} else {
 				ports[t.Listen] = t
 			}
@@ -30,7 +30,7 @@ func (r *report) relate(f *File) {
 			}
 			// Unnumbered links share a single address or a link-local one between interfaces on purpose.
 			if other != t && !a.IsSingleIP() && !a.Addr().IsLinkLocalUnicast() {
-				r.warn(a.Pos, "", "tunnel %s has the address %s too", other.Name, a.Addr())
+				r.warn(a.Pos, "", "tunnel %s has the address %s too", hideKeys(other.Name), a.Addr())
 			}
 		}
 		r.relateTunnel(f, t)
@@ -63,7 +63,7 @@ func (r *report) relateTunnel(f *File, t *Tunnel) {
 			switch {
 			case twice:
 				r.fail(p.PublicKeyPos, "merge the two peers, or give each its own key",
-					"peer %s has this public key already (line %d)", first.Name, first.PublicKeyPos.Line)
+					"peer %s has this public key already (line %d)", hideKeys(first.Name), first.PublicKeyPos.Line)
 			case !t.PrivateKey.IsZero() && p.PublicKey == self:
 				r.fail(p.PublicKeyPos, "put the far end's public key here",
 					"this is the public key of the tunnel itself, which cannot be its own peer")
@@ -76,7 +76,7 @@ func (r *report) relateTunnel(f *File, t *Tunnel) {
 			}
 		}
 		if len(p.AllowedIPs) == 0 {
-			r.warn(p.Pos, "", "peer %s has no allowed IPs, so no packet can be sent to it or taken from it", p.Name)
+			r.warn(p.Pos, "", "peer %s has no allowed IPs, so no packet can be sent to it or taken from it", hideKeys(p.Name))
 		}
 		kept := p.AllowedIPs[:0]
 		for _, a := range p.AllowedIPs {
@@ -94,7 +94,7 @@ func (r *report) relateTunnel(f *File, t *Tunnel) {
 				}
 			case first.peer != i:
 				r.fail(a.Pos, "a network can belong to one peer only; remove one of the two",
-					"%s is allowed to peer %s already (line %d)", a.Prefix, t.Peers[first.peer].Name, first.pos.Line)
+					"%s is allowed to peer %s already (line %d)", a.Prefix, hideKeys(t.Peers[first.peer].Name), first.pos.Line)
 			case f.Format == FormatWGQuick: // wg takes it without a word
 				r.warn(a.Pos, "", "%s is given twice (first in line %d)", a.Prefix, first.pos.Line)
 			default:

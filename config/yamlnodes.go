@@ -249,6 +249,9 @@ func describe(n ast.Node) string {
 	case *ast.BoolNode:
 		return n.GetToken().Value
 	case *ast.IntegerNode, *ast.FloatNode, *ast.InfinityNode, *ast.NanNode:
+		if s := n.GetToken().Value; len(s) <= 24 {
+			return "the number " + s
+		}
 		return "a number"
 	case *ast.StringNode, *ast.LiteralNode:
 		return "text"
