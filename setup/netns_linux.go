@@ -60,9 +60,9 @@ func NewNamespace(name string) (*Namespace, error) {
 		if err := unix.Mount("/proc/thread-self/ns/net", path, "none", unix.MS_BIND, ""); err != nil {
 			return fmt.Errorf("mount %s: %w", path, err)
 		}
-		fd, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		fd, err := openThreadNetns()
 		if err != nil {
-			return fmt.Errorf("open the namespace: %w", err)
+			return err
 		}
 		n.fd = fd
 		lo, err := netlink.LinkByName("lo")
@@ -162,12 +162,27 @@ func (n *Namespace) Path() string { return filepath.Join(netnsDir, n.name) }
 // (that includes net.Dial to a name or to several addresses). A process started by f with Pdeathsig set would end with
 // the thread: use [Namespace.Start].
 func (n *Namespace) Do(f func() error) error {
-	return onThread(func() error {
-		if err := enter(n.fd); err != nil {
-			return &OpError{Op: "enter namespace", Item: n.name, Err: err}
+	fd, err := n.open()
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return inNamespace(fd, f)
+}
+
+// open returns a descriptor of the namespace that the caller has to close: n.fd itself may be closed, and its number
+// reused, at any moment.
+func (n *Namespace) open() (int, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	err := os.ErrClosed
+	if !n.deleted {
+		var fd int
+		if fd, err = unix.FcntlInt(uintptr(n.fd), unix.F_DUPFD_CLOEXEC, 0); err == nil {
+			return fd, nil
 		}
-		return f()
-	})
+	}
+	return -1, &OpError{Op: "enter namespace", Item: n.name, Err: err}
 }
 
 // onThread runs f on a new thread, which is thrown away afterwards: whatever f did to its namespaces ends with it.
@@ -197,6 +212,38 @@ func enter(ns int) error {
 		return nil
 	}
 	return unix.Setns(ns, unix.CLONE_NEWNET)
+}
+
+// openThreadNetns opens the network namespace of the calling thread.
+func openThreadNetns() (int, error) {
+	fd, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, fmt.Errorf("open this thread's network namespace: %w", err)
+	}
+	return fd, nil
+}
+
+// openNetns opens a namespace's file, or the calling thread's namespace for "".
+func openNetns(path string) (int, error) {
+	if path == "" {
+		return openThreadNetns()
+	}
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, fmt.Errorf("open namespace %s: %w", path, err)
+	}
+	return fd, nil
+}
+
+// inNamespace runs f on a thread in the namespace netns refers to: netlink sockets and /proc/sys/net are those of the
+// thread that opens them.
+func inNamespace(netns int, f func() error) error {
+	return onThread(func() error {
+		if err := enter(netns); err != nil {
+			return &OpError{Op: "enter the network namespace", Err: err, Hint: permissionHint(err)}
+		}
+		return f()
+	})
 }
 
 // PrivateMounts gives the processes started by [Namespace.Start] a mount namespace of their own, in which each of dirs
@@ -321,8 +368,13 @@ func privateMounts(dirs []string) error {
 
 // Kill ends every process in the namespace, however it came there, except this one, and waits until they are gone.
 func (n *Namespace) Kill() error {
+	fd, err := n.open()
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
 	var st unix.Stat_t
-	if err := unix.Fstat(n.fd, &st); err != nil {
+	if err := unix.Fstat(fd, &st); err != nil {
 		return &OpError{Op: "kill the processes of namespace", Item: n.name, Err: err}
 	}
 	if err := killInNetns(st.Dev, st.Ino); err != nil {

@@ -8,15 +8,8 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
-
-func init() {
-	// Without this a refusal is a bare errno; with it the kernel's own sentence comes along (NETLINK_EXT_ACK). The
-	// variable is the library's and has to be set before the first request.
-	nl.EnableErrorMessageReporting = true
-}
 
 // VethEnd is one end of a veth pair.
 type VethEnd struct {
@@ -42,18 +35,13 @@ func VethPair(a, b VethEnd, mtu int) error {
 	veth.PeerName = b.Name
 	veth.PeerHardwareAddr = b.MAC
 	veth.PeerMTU = uint32(mtu)
-	var here int
-	if b.Namespace != nil {
-		veth.PeerNamespace = netlink.NsFd(b.Namespace.fd)
-	} else {
-		// Found before entering a's namespace.
-		var err error
-		if here, err = openThreadNetns(); err != nil {
-			return &OpError{Op: "create veth", Item: a.Name, Err: err}
-		}
-		defer unix.Close(here)
-		veth.PeerNamespace = netlink.NsFd(here)
+	// The peer's namespace is found before entering the other one.
+	peerNetns, err := b.openNetns()
+	if err != nil {
+		return &OpError{Op: "create veth", Item: a.Name, Err: err}
 	}
+	defer unix.Close(peerNetns)
+	veth.PeerNamespace = netlink.NsFd(peerNetns)
 	item := fmt.Sprintf("%s with peer %s", a.Name, b.Name)
 	if err := a.do(func() error { return netlink.LinkAdd(veth) }); err != nil {
 		return &OpError{Op: "create veth", Item: item, Err: err, Hint: permissionHint(err)}
@@ -67,6 +55,13 @@ func VethPair(a, b VethEnd, mtu int) error {
 		}
 	}
 	return nil
+}
+
+func (e VethEnd) openNetns() (int, error) {
+	if e.Namespace == nil {
+		return openThreadNetns()
+	}
+	return e.Namespace.open()
 }
 
 func (e VethEnd) do(f func() error) error {
@@ -113,40 +108,4 @@ func awaitCarrier(e VethEnd) error {
 		case <-time.After(time.Millisecond):
 		}
 	}
-}
-
-// CheckLinkName reports why the kernel would refuse name for a device (dev_valid_name), or cut it silently.
-func CheckLinkName(name string) error {
-	switch {
-	case name == "" || name == "." || name == "..":
-		return errors.New("not a usable device name")
-	case len(name) >= unix.IFNAMSIZ:
-		return fmt.Errorf("a device name has at most %d bytes, this one has %d", unix.IFNAMSIZ-1, len(name))
-	}
-	for _, c := range []byte(name) {
-		if c <= ' ' || c == '/' || c == ':' || c == '%' || c >= 0x7f {
-			return fmt.Errorf("a device name cannot contain %q", c)
-		}
-	}
-	return nil
-}
-
-// openThreadNetns opens the network namespace of the calling thread.
-func openThreadNetns() (int, error) {
-	fd, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return -1, fmt.Errorf("open this thread's network namespace: %w", err)
-	}
-	return fd, nil
-}
-
-// addAddress adds an address to the link of that index. EEXIST where it is there already.
-func addAddress(index int, p netip.Prefix, flags int) error {
-	return netlink.AddrAdd(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: index}},
-		&netlink.Addr{IPNet: ipNet(p), Flags: flags})
-}
-
-// ipNet converts a prefix, keeping its host part.
-func ipNet(p netip.Prefix) *net.IPNet {
-	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }
