@@ -2,6 +2,7 @@ package transport
 
 import (
 	"encoding/binary"
+	"math"
 	"net/netip"
 	"unsafe"
 
@@ -75,7 +76,7 @@ func (c *control) take(level, kind int32, data []byte) {
 }
 
 func (c *control) setSource(addr netip.Addr, index uint32) {
-	if addr.IsUnspecified() || addr.IsMulticast() || index > 1<<31-1 {
+	if addr.IsUnspecified() || addr.IsMulticast() || index > math.MaxInt32 {
 		return
 	}
 	c.source, c.interface_ = addr, int32(index)

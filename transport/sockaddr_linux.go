@@ -2,6 +2,7 @@ package transport
 
 import (
 	"encoding/binary"
+	"math"
 	"net/netip"
 	"strconv"
 
@@ -41,7 +42,7 @@ func zoneIndex(zone string) uint32 {
 		if d > 9 {
 			return 0
 		}
-		if n = n*10 + uint64(d); n > 1<<31-1 {
+		if n = n*10 + uint64(d); n > math.MaxInt32 {
 			return 0
 		}
 	}
@@ -75,7 +76,8 @@ func (s *sockaddr) get(n uint32, z *zones) netip.AddrPort {
 		return netip.AddrPortFrom(netip.AddrFrom4([4]byte(s[4:8])), port)
 	case family == unix.AF_INET6 && n >= unix.SizeofSockaddrInet6:
 		addr := netip.AddrFrom16([16]byte(s[8:24])).Unmap()
-		if scope := binary.NativeEndian.Uint32(s[24:]); scope != 0 && addr.Is6() && addr.IsLinkLocalUnicast() {
+		scope := binary.NativeEndian.Uint32(s[24:])
+		if scope != 0 && scope <= math.MaxInt32 && addr.Is6() && addr.IsLinkLocalUnicast() {
 			addr = z.with(addr, scope)
 		}
 		return netip.AddrPortFrom(addr, port)

@@ -92,7 +92,7 @@ func (UDP) Open(o Options) (Socket, error) {
 		s.corruptsEqualTrains = parseKernelRelease(unix.ByteSliceToString(name.Release[:])).corruptsEqualTrains()
 	}
 	s.mark.Store(o.Mark)
-	if err := s.bind(o); err != nil {
+	if err := s.bind(o, openFamily); err != nil {
 		return nil, err
 	}
 	for _, f := range s.families() {
@@ -114,12 +114,15 @@ func (s *udpSocket) openRoutes() {
 	}
 }
 
+// openFunc is openFamily, or what a test puts in its place for hosts it cannot have.
+type openFunc func(v6 bool, port uint16, mark uint32) (*family, error)
+
 // bind opens both families on one port. With port 0 the first picks, and the search starts over where the
 // other's is taken.
-func (s *udpSocket) bind(o Options) error {
+func (s *udpSocket) bind(o Options, open openFunc) error {
 	var err error
 	for range portTries {
-		if err = s.bindOnce(o); err == nil {
+		if err = s.bindOnce(o, open); err == nil {
 			return nil
 		}
 		if o.Port != 0 || !errors.Is(err, unix.EADDRINUSE) {
@@ -129,9 +132,9 @@ func (s *udpSocket) bind(o Options) error {
 	return err
 }
 
-func (s *udpSocket) bindOnce(o Options) error {
+func (s *udpSocket) bindOnce(o Options, open openFunc) error {
 	port := o.Port
-	v4, err4 := openFamily(false, port, o.Mark)
+	v4, err4 := open(false, port, o.Mark)
 	if err4 != nil && !familyMissing(err4) {
 		return err4
 	}
@@ -141,7 +144,7 @@ func (s *udpSocket) bindOnce(o Options) error {
 			return errors.Join(err, v4.file.Close())
 		}
 	}
-	v6, err6 := openFamily(true, port, o.Mark)
+	v6, err6 := open(true, port, o.Mark)
 	if err6 != nil && (v4 == nil || !familyMissing(err6)) {
 		if v4 != nil {
 			return errors.Join(err6, v4.file.Close())
