@@ -27,6 +27,10 @@ export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
+ln -s /proc/self/fd /dev/fd
+ln -s fd/0 /dev/stdin
+ln -s fd/1 /dev/stdout
+ln -s fd/2 /dev/stderr
 mount -t tmpfs run /run
 mount -t tmpfs tmp /tmp
 (sleep {{LIMIT}}; poweroff -f) </dev/null >/dev/null 2>&1 &
