@@ -72,7 +72,15 @@ type Tunnel struct {
 }
 
 // boundSocket is an open socket; its address tells one socket from the next.
-type boundSocket struct{ socket transport.Socket }
+type boundSocket struct {
+	socket transport.Socket
+	closed chan struct{}
+}
+
+func (b *boundSocket) close() {
+	b.socket.Close()
+	close(b.closed)
+}
 
 // statistics are HandshakeStatistics as they grow.
 type statistics struct {
@@ -228,13 +236,12 @@ func (t *Tunnel) openSocket(port uint16) error {
 			}
 		})
 	}
-	if changes := s.RouteChanges(); changes != nil {
-		t.workers.Go(func() { t.followRoutes(s, changes) })
-	}
+	bound := &boundSocket{socket: s, closed: make(chan struct{})}
+	t.workers.Go(func() { t.followRoutes(bound) })
 	t.wantPort = s.Port()
 	t.port.Store(uint32(s.Port()))
-	if old := t.bound.Swap(&boundSocket{s}); old != nil {
-		old.socket.Close()
+	if old := t.bound.Swap(bound); old != nil {
+		old.close()
 	}
 	return nil
 }
@@ -242,13 +249,18 @@ func (t *Tunnel) openSocket(port uint16) error {
 // closeSocket unbinds the port. Configuration is locked.
 func (t *Tunnel) closeSocket() {
 	if old := t.bound.Swap(nil); old != nil {
-		old.socket.Close()
+		old.close()
 	}
 }
 
 // followRoutes drops sticky source addresses that changed routes have made wrong, until the socket is closed.
-func (t *Tunnel) followRoutes(s transport.Socket, changes <-chan struct{}) {
-	for range changes {
+func (t *Tunnel) followRoutes(b *boundSocket) {
+	for {
+		select {
+		case <-b.closed:
+			return
+		case <-b.socket.RouteChanges(): // nil, and so never ready, where the network cannot tell
+		}
 		checked := make(map[transport.Endpoint]bool)
 		for _, p := range t.snapshotPeers() {
 			ep := p.endpoint.Load()
@@ -257,7 +269,7 @@ func (t *Tunnel) followRoutes(s transport.Socket, changes <-chan struct{}) {
 			}
 			valid, known := checked[*ep]
 			if !known {
-				valid = s.SourceValid(*ep)
+				valid = b.socket.SourceValid(*ep)
 				checked[*ep] = valid
 			}
 			if !valid {
