@@ -68,6 +68,7 @@ func Main(m *testing.M) {
 // test package has it.
 func Build(t testing.TB, pkg string) string {
 	t.Helper()
+	NeedProgram(t, "go")
 	if err := holdBuilds(); err != nil {
 		t.Fatal(err)
 	}
