@@ -153,3 +153,9 @@ func TestPairExchangesPackets(t *testing.T) {
 		}
 	})
 }
+
+// tunnelPeer returns a's peer b.
+func (a *node) tunnelPeer(b *node) *peer { return a.lookupPeer(b.public) }
+
+// addrPort is the node's address and port on the underlay.
+func (a *node) addrPort() netip.AddrPort { return netip.AddrPortFrom(a.addr, testPort) }
