@@ -95,45 +95,57 @@ func wrong(hint, format string, args ...any) *problem {
 	return &problem{message: fmt.Sprintf(format, args...), hint: hint}
 }
 
-// A report collects what is wrong with one file.
+// A report collects what is wrong with one file. Source lines are quoted at the end, for the errors that are kept: there
+// may be as many errors as there are characters in a line.
 type report struct {
 	src      *source
 	errs     Errors
+	more     int // errors beyond maxCollected, which are only counted
 	warnings []*Error
 }
 
+const maxCollected = 10 * MaxErrors
+
 func (r *report) fail(pos Position, hint, format string, args ...any) {
-	r.errs = append(r.errs, r.src.errorAt(pos, fmt.Sprintf(format, args...), hint, nil))
+	if len(r.errs) >= maxCollected {
+		r.more++
+		return
+	}
+	r.errs = append(r.errs, &Error{Pos: pos, Message: fmt.Sprintf(format, args...), Hint: hint})
 }
 
 func (r *report) failWith(pos Position, p *problem, cause error) {
-	r.errs = append(r.errs, r.src.errorAt(pos, p.message, p.hint, cause))
+	r.fail(pos, p.hint, "%s", p.message)
+	if cause != nil && r.more == 0 {
+		r.errs[len(r.errs)-1].Err = cause
+	}
 }
 
 func (r *report) warn(pos Position, hint, format string, args ...any) {
-	r.warnings = append(r.warnings, r.src.errorAt(pos, fmt.Sprintf(format, args...), hint, nil))
+	if len(r.warnings) < MaxErrors {
+		r.warnings = append(r.warnings, &Error{Pos: pos, Message: fmt.Sprintf(format, args...), Hint: hint})
+	}
 }
 
-// inOrder sorts by place, keeps what was found first among those of one place first, and drops repetitions.
+// finish gives the errors and warnings in file order with their source lines: among those of one place what was found
+// first comes first, repetitions are dropped, and what is beyond MaxErrors is summed up.
+func (r *report) finish() (Errors, []*Error) {
+	errs, warnings := inOrder(slices.Clone(r.errs)), inOrder(slices.Clone(r.warnings))
+	if n := len(errs) + r.more; n > MaxErrors {
+		rest := &Error{Pos: errs[MaxErrors].Pos, Message: fmt.Sprintf("and %d more errors from here on", n-MaxErrors)}
+		errs = append(errs[:MaxErrors:MaxErrors], rest)
+	}
+	for _, e := range slices.Concat(errs, warnings) {
+		r.src.quote(e)
+	}
+	return errs, warnings
+}
+
 func inOrder(list []*Error) []*Error {
 	slices.SortStableFunc(list, func(a, b *Error) int {
 		return cmp.Or(cmp.Compare(a.Pos.Line, b.Pos.Line), cmp.Compare(a.Pos.Column, b.Pos.Column))
 	})
 	return slices.CompactFunc(list, func(a, b *Error) bool { return a.Pos == b.Pos && a.Message == b.Message })
-}
-
-// err is nil or the sorted and bounded Errors.
-func (r *report) err() error {
-	if len(r.errs) == 0 {
-		return nil
-	}
-	r.errs = inOrder(r.errs)
-	if n := len(r.errs); n > MaxErrors {
-		last := r.errs[MaxErrors].Pos
-		r.errs = append(r.errs[:MaxErrors:MaxErrors],
-			r.src.errorAt(last, fmt.Sprintf("and %d more errors from here on", n-MaxErrors), "", nil))
-	}
-	return r.errs
 }
 
 // quote shows a value in a message: bounded, and hidden where it could be a key.

@@ -128,8 +128,8 @@ func rewriteYAML(t *testing.T, f *File) {
 		t.Fatal(err)
 	}
 	again, r := parseYAML(f.Path, out.Bytes(), fakeSecret)
-	if err := r.err(); err != nil {
-		t.Fatalf("what was written is refused: %v\n%s", err, out.Bytes())
+	if errs, _ := r.finish(); len(errs) > 0 {
+		t.Fatalf("what was written is refused: %v\n%s", errs, out.Bytes())
 	}
 	if a, b := bare(f), bare(again); !reflect.DeepEqual(a, b) {
 		t.Fatalf("rewritten differently:\n%s\n%+v\n%+v", out.Bytes(), a, b)
@@ -147,8 +147,8 @@ func rewriteWGQuick(t *testing.T, f *File) {
 		t.Fatal(err)
 	}
 	again, r, secrets := parseWGQuick("wg0.conf", out.Bytes())
-	if err := r.err(); err != nil {
-		t.Fatalf("what was written is refused: %v\n%s", err, out.Bytes())
+	if errs, _ := r.finish(); len(errs) > 0 {
+		t.Fatalf("what was written is refused: %v\n%s", errs, out.Bytes())
 	}
 	if !secrets {
 		t.Fatal("no secrets found in a file with a private key")
@@ -187,9 +187,10 @@ func FuzzYAML(f *testing.F) {
 			return // the lexer's and parser's bounds have their own tests
 		}
 		file, r := parseYAML("fuzz.yaml", text, fakeSecret)
-		checkErrors(t, text, r.errs)
-		checkErrors(t, text, r.warnings)
-		if r.err() != nil {
+		errs, warnings := r.finish()
+		checkErrors(t, text, errs)
+		checkErrors(t, text, warnings)
+		if len(errs) > 0 {
 			return
 		}
 		checkPlaces(t, text, file)
@@ -207,9 +208,10 @@ func FuzzWGQuick(f *testing.F) {
 			return
 		}
 		file, r, _ := parseWGQuick("wg0.conf", text)
-		checkErrors(t, text, r.errs)
-		checkErrors(t, text, r.warnings)
-		if r.err() != nil {
+		errs, warnings := r.finish()
+		checkErrors(t, text, errs)
+		checkErrors(t, text, warnings)
+		if len(errs) > 0 {
 			return
 		}
 		checkPlaces(t, text, file)
@@ -225,8 +227,8 @@ func FuzzWGQuick(f *testing.F) {
 			t.Fatal(err)
 		}
 		again, r := parseYAML("wg0.yaml", out.Bytes(), func(path string) ([]byte, *problem, error) { return keys[path], nil, nil })
-		if err := r.err(); err != nil {
-			t.Fatalf("what was imported is refused: %v\n%s", err, out.Bytes())
+		if errs, _ := r.finish(); len(errs) > 0 {
+			t.Fatalf("what was imported is refused: %v\n%s", errs, out.Bytes())
 		}
 		if a, b := bare(imported.File), bare(again); !reflect.DeepEqual(a, b) {
 			t.Fatalf("imported differently:\n%s\n%+v\n%+v", out.Bytes(), a, b)

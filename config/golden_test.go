@@ -30,13 +30,14 @@ func TestGolden(t *testing.T) {
 					_, r = parseYAML(filepath.Base(path), text, fakeSecret)
 				}
 				var got strings.Builder
-				if err := r.err(); err != nil {
-					got.WriteString(err.Error() + "\n")
+				errs, warnings := r.finish()
+				if len(errs) > 0 {
+					got.WriteString(errs.Error() + "\n")
 				}
-				for _, w := range inOrder(r.warnings) {
+				for _, w := range warnings {
 					got.WriteString("warning: " + w.Error() + "\n")
 				}
-				if good := filepath.Base(filepath.Dir(path)) == "good"; good == (r.err() != nil) {
+				if good := filepath.Base(filepath.Dir(path)) == "good"; good == (len(errs) > 0) {
 					t.Errorf("accepted: %v", !good)
 				}
 				golden := path + ".txt"

@@ -33,10 +33,11 @@ func Load(path string) (*File, error) {
 	for _, p := range exposed(f, fi, secrets) {
 		r.failWith(Position{File: path}, p, nil)
 	}
-	if err := r.err(); err != nil {
-		return nil, err
+	errs, warnings := r.finish()
+	if len(errs) > 0 {
+		return nil, errs
 	}
-	f.Warnings = inOrder(r.warnings)
+	f.Warnings = warnings
 	return f, nil
 }
 

@@ -49,11 +49,12 @@ func TestErrorsHideKeys(t *testing.T) {
 			} else {
 				_, r = parseYAML("wg0.yaml", []byte(text), fakeSecret)
 			}
-			if r.err() == nil {
+			errs, warnings := r.finish()
+			if len(errs) == 0 {
 				t.Fatal("accepted")
 			}
-			shown := r.err().Error()
-			for _, w := range r.warnings {
+			shown := errs.Error()
+			for _, w := range warnings {
 				shown += w.Error()
 			}
 			for _, part := range []string{key[:12], key[12:24], key[30:42], hex[:16], hex[40:56]} {
@@ -82,7 +83,7 @@ func TestRedact(t *testing.T) {
 		{"x: " + key + " y", 49, "x: (hidden) y", 13},
 		{"f: /var/lib/culvert/keys-of-this-host/office/branch", 4, "f: /var/lib/culvert/keys-of-this-host/office/branch", 4},
 	} {
-		if got, at := redact(c.line, c.column); got != c.want || at != c.at {
+		if got, at := redact(c.line, c.column, secrets(c.line)); got != c.want || at != c.at {
 			t.Errorf("redact(%q, %d) = %q, %d; want %q, %d", c.line, c.column, got, at, c.want, c.at)
 		}
 	}

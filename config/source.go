@@ -2,7 +2,6 @@ package config
 
 import (
 	"regexp"
-	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -13,6 +12,9 @@ import (
 type source struct {
 	path  string
 	lines []string
+
+	line  int     // number of the line whose secrets were looked for last
+	spans [][]int // and where they are
 }
 
 func newSource(path string, text []byte) *source {
@@ -26,24 +28,31 @@ func newSource(path string, text []byte) *source {
 	return &source{path: path, lines: lines}
 }
 
-// errorAt makes an error with the source line of pos. A line behind the file's end (a parser's idea of where the file
-// ends) becomes the last line.
+// errorAt makes an error with the source line of pos.
 func (s *source) errorAt(pos Position, message, hint string, cause error) *Error {
 	e := &Error{Pos: pos, Message: message, Hint: hint, Err: cause}
-	if s == nil || pos.Line <= 0 || len(s.lines) == 0 {
-		return e
+	if s != nil {
+		s.quote(e)
 	}
-	if pos.Line > len(s.lines) {
-		pos.Line = len(s.lines)
-		pos.Column = utf8.RuneCountInString(s.lines[pos.Line-1]) + 1
-	}
-	if n := utf8.RuneCountInString(s.lines[pos.Line-1]); pos.Column > n+1 {
-		pos.Column = n + 1
-	}
-	pos.Column = max(pos.Column, 1)
-	e.Pos = pos
-	e.line, e.caret = show(s.lines[pos.Line-1], pos.Column)
 	return e
+}
+
+// quote gives e its source line. A place behind the file's end (a parser's idea of where the file ends) or behind its
+// line's end is moved there.
+func (s *source) quote(e *Error) {
+	if e.Pos.Line <= 0 || len(s.lines) == 0 {
+		return
+	}
+	if e.Pos.Line > len(s.lines) {
+		e.Pos.Line = len(s.lines)
+		e.Pos.Column = MaxFileSize + 1
+	}
+	line := s.lines[e.Pos.Line-1]
+	e.Pos.Column = max(1, min(e.Pos.Column, utf8.RuneCountInString(line)+1))
+	if s.line != e.Pos.Line { // one line may have many errors and be long
+		s.line, s.spans = e.Pos.Line, secrets(line)
+	}
+	e.line, e.caret = show(line, e.Pos.Column, s.spans)
 }
 
 const (
@@ -59,10 +68,10 @@ var (
 	isPublic = regexp.MustCompile(`(?i)public[-_ ]?key`)
 )
 
-// show prepares a source line for an error: secrets are replaced, unprintable characters too, and a long line is cut
+// show prepares a source line for an error: secrets, at spans, are replaced, unprintable characters too, and a long line is cut
 // around the column. It returns the line and where the column has moved to.
-func show(line string, column int) (string, int) {
-	out, at := redact(line, column)
+func show(line string, column int, spans [][]int) (string, int) {
+	out, at := redact(line, column, spans)
 	runes := []rune(out)
 	for i, r := range runes {
 		if r != '\t' && !unicode.IsPrint(r) {
@@ -84,32 +93,31 @@ func show(line string, column int) (string, int) {
 	return string(runes), min(at, len(runes)+1)
 }
 
-// redact replaces what may be key text by "(hidden)": everything behind a secret's key, and anything that looks like a
-// key on a line that does not speak of a public key.
-func redact(line string, column int) (string, int) {
-	var spans [][]int
+// secrets finds what may be key text in a line, as byte ranges in order: everything behind a secret's key, and anything
+// that looks like a key on a line that does not speak of a public key.
+func secrets(line string) (spans [][]int) {
 	tail := len(line) // where a secret's value begins
 	if m := secretKey.FindStringIndex(line); m != nil {
-		end := m[1]
-		for end < len(line) && (line[end] == ' ' || line[end] == '\t') {
-			end++
-		}
-		if end < len(line) {
-			tail = end
-			spans = append(spans, []int{end, len(line)})
-		}
+		tail = m[1] + len(line[m[1]:]) - len(strings.TrimLeft(line[m[1]:], blanks))
 	}
 	if !isPublic.MatchString(line) {
-		for _, m := range longRun.FindAllStringIndex(line, -1) {
-			if keyLike(line[m[0]:m[1]]) && m[1] <= tail {
+		for _, m := range longRun.FindAllStringIndex(line[:tail], -1) {
+			if keyLike(line[m[0]:m[1]]) {
 				spans = append(spans, m)
 			}
 		}
 	}
+	if tail < len(line) {
+		spans = append(spans, []int{tail, len(line)})
+	}
+	return spans
+}
+
+// redact replaces spans by "(hidden)", and tells where the column moves to.
+func redact(line string, column int, spans [][]int) (string, int) {
 	if len(spans) == 0 {
 		return line, column
 	}
-	slices.SortFunc(spans, func(a, b []int) int { return a[0] - b[0] })
 	var out strings.Builder
 	at, last := column, 0
 	runesBefore := func(i int) int { return utf8.RuneCountInString(line[:i]) }

@@ -337,7 +337,7 @@ func (w *wgQuickReader) elements(value string, atBlanks bool, room, most int) []
 				return out
 			}
 			out = append(out, element{word, pos})
-			pos.Column += utf8.RuneCountInString(text) - utf8.RuneCountInString(rest)
+			pos.Column += utf8.RuneCountInString(text[:len(text)-len(rest)])
 			text = rest
 		}
 	}

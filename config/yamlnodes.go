@@ -144,7 +144,7 @@ func (r *report) tokens(text string) (tokens token.Tokens, ok bool) {
 			r.fail(r.tokenPos(tk), "", "this is nested deeper than %d levels", MaxDepth)
 			return nil, false
 		}
-		if len(r.errs) > MaxErrors {
+		if len(r.errs) > 2*MaxErrors {
 			return nil, false
 		}
 	}
