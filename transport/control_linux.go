@@ -22,10 +22,10 @@ const (
 
 // control is what the control messages of a received message told.
 type control struct {
-	source     netip.Addr // local address to answer from
-	interface_ int32
-	segment    int
-	tos        uint8
+	source  netip.Addr // local address to answer from
+	index   int32
+	segment int
+	tos     uint8
 }
 
 // parseControl reads control messages. It believes no length in b: what does not fit ends the walk, what is too
@@ -79,7 +79,7 @@ func (c *control) setSource(addr netip.Addr, index uint32) {
 	if addr.IsUnspecified() || addr.IsMulticast() || index > math.MaxInt32 {
 		return
 	}
-	c.source, c.interface_ = addr, int32(index)
+	c.source, c.index = addr, int32(index)
 }
 
 // putHeader starts a control message of n data bytes at b[at:] and returns its data and where the next one starts.

@@ -87,8 +87,8 @@ func TestPutControl(t *testing.T) {
 		if e == local {
 			wantInterface = 7
 		}
-		if c.interface_ != wantInterface {
-			t.Errorf("%v: pinned to interface %d", e, c.interface_)
+		if c.index != wantInterface {
+			t.Errorf("%v: pinned to interface %d", e, c.index)
 		}
 		messages, err := unix.ParseSocketControlMessage(b[:n])
 		if err != nil || len(messages) != 3 {
@@ -158,7 +158,7 @@ func FuzzParseControl(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		tail := append(bytes.Clone(b), goodCmsg(unix.IPPROTO_UDP, unix.UDP_GRO, u32(0x7eadbeef)...)...)
 		c := parseControl(tail[:len(b):len(b)])
-		if c.segment < 0 || c.interface_ < 0 {
+		if c.segment < 0 || c.index < 0 {
 			t.Fatalf("%+v", c)
 		}
 		if c.source.IsValid() && (c.source.Is4In6() || c.source.IsUnspecified() || c.source.IsMulticast()) {

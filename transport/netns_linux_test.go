@@ -38,6 +38,44 @@ func index(t *testing.T, h *lab.Host, device string) (i int32) {
 	return i
 }
 
+// addAddr gives a device an address and waits until it is one: for IPv6 a worker of the kernel adds the local route
+// after the address is to be seen.
+func addAddr(t *testing.T, h *lab.Host, device, prefix string) {
+	t.Helper()
+	h.AddAddr(device, prefix)
+	awaitLocal(t, h, index(t, h, device), netip.MustParsePrefix(prefix).Addr())
+}
+
+func awaitLocal(t *testing.T, h *lab.Host, device int32, addr netip.Addr) {
+	t.Helper()
+	h.Must(func() error {
+		q, err := openRouteQueries()
+		if err != nil {
+			return err
+		}
+		defer q.close()
+		lab.Eventually(t, 10*time.Second, addr.String()+" is local", func() bool {
+			route, err := q.get(routeRequest{dst: addr, oif: linkLocalInterface(addr, device)})
+			return err == nil && route.kind == unix.RTN_LOCAL
+		})
+		return nil
+	})
+}
+
+// link joins two hosts and waits until the addresses of both are to be reached.
+func link(t *testing.T, a, b *lab.Host, opts ...lab.LinkOption) lab.Wire {
+	t.Helper()
+	w := lab.Link(t, a, b, opts...)
+	for _, e := range []lab.End{w.A, w.B} {
+		for _, p := range []netip.Prefix{e.V4, e.V6} {
+			if p.IsValid() {
+				awaitLocal(t, e.Host, index(t, e.Host, e.Device), p.Addr())
+			}
+		}
+	}
+	return w
+}
+
 // ends are the addresses of a wire's ends by family.
 func ends(w lab.Wire) [][2]netip.Addr {
 	return [][2]netip.Addr{{w.A.V4.Addr(), w.B.V4.Addr()}, {w.A.V6.Addr(), w.B.V6.Addr()}}
@@ -76,14 +114,14 @@ func awaitChange(t *testing.T, s Socket) {
 // An answer leaves from the address that was addressed, where routing alone would choose another.
 func TestStickySource(t *testing.T) {
 	ha, hb := lab.NewHost(t, "a"), lab.NewHost(t, "b")
-	w := lab.Link(t, ha, hb)
+	w := link(t, ha, hb)
 	a, b := openOn(t, ha, Options{}), openOn(t, hb, Options{})
 	atA, atB := listen(t, a), listen(t, b)
 	for _, family := range ends(w) {
 		primary := family[1]
 		second := primary.Next().Next()
 		prefix := second.String() + bits(second)
-		hb.AddAddr(w.B.Device, prefix)
+		addAddr(t, hb, w.B.Device, prefix)
 		if second.Is6() {
 			// Source selection would as well take the second; deprecated, it does not.
 			hb.Shell("ip", "-6", "addr", "change", prefix, "dev", w.B.Device, "preferred_lft", "0")
@@ -120,7 +158,7 @@ func TestStickySource(t *testing.T) {
 // The remote moves to another of its addresses, and of its families.
 func TestRemoteMoves(t *testing.T) {
 	ha, hb := lab.NewHost(t, "a"), lab.NewHost(t, "b")
-	first, second := lab.Link(t, ha, hb), lab.Link(t, ha, hb)
+	first, second := link(t, ha, hb), link(t, ha, hb)
 	a, b := openOn(t, ha, Options{}), openOn(t, hb, Options{})
 	atA, atB := listen(t, a), listen(t, b)
 	for _, w := range []lab.Wire{first, second, first} {
@@ -142,8 +180,8 @@ func TestRemoteMoves(t *testing.T) {
 func TestRouteChange(t *testing.T) {
 	for i, remote := range []string{"192.0.2.1/32", "2001:db8::1/128"} {
 		ha, hb := lab.NewHost(t, "a"), lab.NewHost(t, "b")
-		w := [2]lab.Wire{lab.Link(t, ha, hb), lab.Link(t, ha, hb)}
-		ha.AddAddr("lo", remote)
+		w := [2]lab.Wire{link(t, ha, hb), link(t, ha, hb)}
+		addAddr(t, ha, "lo", remote)
 		gateway := [2]string{ends(w[0])[i][0].String(), ends(w[1])[i][0].String()}
 		hb.AddRoute(remote, gateway[0], w[0].B.Device)
 		s := openOn(t, hb, Options{})
@@ -210,11 +248,11 @@ func otherTable(family int, prefix, gateway string, mark uint32) error {
 // A mark decides, through a rule, over which wire a datagram leaves.
 func TestMark(t *testing.T) {
 	ha, hb := lab.NewHost(t, "a"), lab.NewHost(t, "b")
-	w := [2]lab.Wire{lab.Link(t, ha, hb), lab.Link(t, ha, hb)}
+	w := [2]lab.Wire{link(t, ha, hb), link(t, ha, hb)}
 	b := openOn(t, hb, Options{})
 	atB := listen(t, b)
 	for i, remote := range []string{"192.0.2.1/32", "2001:db8::1/128"} {
-		hb.AddAddr("lo", remote)
+		addAddr(t, hb, "lo", remote)
 		ha.AddRoute(remote, ends(w[0])[i][1].String(), w[0].A.Device)
 		ha.Must(func() error { return otherTable(i, remote, ends(w[1])[i][1].String(), 0xca6c) })
 		addr := netip.MustParsePrefix(remote).Addr()
@@ -241,7 +279,7 @@ func TestMark(t *testing.T) {
 // The TOS byte crosses a wire both ways; whole trains as they are.
 func TestTOSOverWire(t *testing.T) {
 	ha, hb := lab.NewHost(t, "a"), lab.NewHost(t, "b")
-	w := lab.Link(t, ha, hb)
+	w := link(t, ha, hb)
 	s := [2]*udpSocket{openOn(t, ha, Options{}), openOn(t, hb, Options{})}
 	arrivals := [2]<-chan arrival{listen(t, s[0]), listen(t, s[1])}
 	for _, family := range ends(w) {
@@ -281,7 +319,7 @@ func TestTrainsOverWire(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			ha, hb := lab.NewHost(t, "a"), lab.NewHost(t, "b")
-			w := lab.Link(t, ha, hb)
+			w := link(t, ha, hb)
 			c.setup(t, w)
 			a, b := openOn(t, ha, Options{}), openOn(t, hb, Options{})
 			if !a.Counters().SegmentOffload || !b.Counters().ReceiveOffload {
@@ -313,7 +351,7 @@ func TestTrainsOverWire(t *testing.T) {
 // Segments larger than the path takes are sent singly, as fragments, and the offload stays on for other paths.
 func TestSegmentsLargerThanMTU(t *testing.T) {
 	ha, hb := lab.NewHost(t, "a"), lab.NewHost(t, "b")
-	w := lab.Link(t, ha, hb, lab.MTU(1300))
+	w := link(t, ha, hb, lab.MTU(1300))
 	a, b := openOn(t, ha, Options{}), openOn(t, hb, Options{})
 	arrivals := listen(t, b)
 	sender := a.NewSender()
@@ -335,7 +373,7 @@ func TestSegmentsLargerThanMTU(t *testing.T) {
 // Datagrams leave without DF, so that a narrower path fragments them.
 func TestNoDontFragment(t *testing.T) {
 	ha, hb := lab.NewHost(t, "a"), lab.NewHost(t, "b")
-	w := lab.Link(t, ha, hb)
+	w := link(t, ha, hb)
 	a, b := openOn(t, ha, Options{}), openOn(t, hb, Options{})
 	var capture *os.File
 	hb.Must(func() error {
@@ -377,8 +415,8 @@ func TestNoDontFragment(t *testing.T) {
 // Link-local peers: the zone is a number, and the answer finds the way back over the right wire.
 func TestLinkLocal(t *testing.T) {
 	ha, hb := lab.NewHost(t, "a"), lab.NewHost(t, "b")
-	wires := []lab.Wire{lab.Link(t, ha, hb, lab.Addresses("fe80::1:1/64", "fe80::1:2/64")),
-		lab.Link(t, ha, hb, lab.Addresses("fe80::1:1/64", "fe80::1:2/64"))}
+	wires := []lab.Wire{link(t, ha, hb, lab.Addresses("fe80::1:1/64", "fe80::1:2/64")),
+		link(t, ha, hb, lab.Addresses("fe80::1:1/64", "fe80::1:2/64"))}
 	a, b := openOn(t, ha, Options{}), openOn(t, hb, Options{})
 	atA, atB := listen(t, a), listen(t, b)
 	for _, w := range wires {
@@ -414,7 +452,7 @@ func TestLinkLocal(t *testing.T) {
 // A full send buffer makes the sender wait, not fail: an unresolved neighbour holds the datagrams back.
 func TestSendWaitsForRoom(t *testing.T) {
 	ha, hb := lab.NewHost(t, "a"), lab.NewHost(t, "b")
-	w := lab.Link(t, ha, hb)
+	w := link(t, ha, hb)
 	a, b := openOn(t, ha, Options{}), openOn(t, hb, Options{})
 	arrivals := listen(t, b)
 	for i, f := range a.families() {
@@ -450,7 +488,7 @@ func TestSendWaitsForRoom(t *testing.T) {
 			}
 			return err
 		})
-		hb.AddAddr(w.B.Device, remote.String()+bits(remote))
+		addAddr(t, hb, w.B.Device, remote.String()+bits(remote))
 		ha.Shell("ip", "neigh", "replace", remote.String(), "lladdr", mac, "dev", w.A.Device)
 		if n := <-failed; n != 0 {
 			t.Errorf("%d trains failed", n)
@@ -471,7 +509,7 @@ func TestSendWaitsForRoom(t *testing.T) {
 // Close ends a sender that waits for room.
 func TestCloseUnblocksSender(t *testing.T) {
 	ha, hb := lab.NewHost(t, "a"), lab.NewHost(t, "b")
-	w := lab.Link(t, ha, hb)
+	w := link(t, ha, hb)
 	a := openOn(t, ha, Options{})
 	if err := a.v4.raw.Control(func(fd uintptr) {
 		if err := unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUF, 16<<10); err != nil {
@@ -514,8 +552,8 @@ func TestRouteChangesOfNamespace(t *testing.T) {
 		{"nexthop", func() { ha.Shell("ip", "nexthop", "add", "id", "1", "dev", "lo") }},
 		{"route", func() { ha.AddRoute("198.51.100.0/24", "", "lo") }},
 		{"IPv6 route", func() { ha.AddRoute("2001:db8:1::/64", "", "lo") }},
-		{"address", func() { ha.AddAddr("lo", "192.0.2.1/32") }},
-		{"IPv6 address", func() { ha.AddAddr("lo", "2001:db8::1/128") }},
+		{"address", func() { addAddr(t, ha, "lo", "192.0.2.1/32") }},
+		{"IPv6 address", func() { addAddr(t, ha, "lo", "2001:db8::1/128") }},
 		{"link", func() { ha.Down("lo") }},
 	} {
 		for len(s.RouteChanges()) > 0 {

@@ -145,7 +145,7 @@ func (r *udpReceiver) fill(trains []Train) (kept int) {
 			t.Segment = c.segment
 		}
 		t.TOS = c.tos
-		t.Endpoint.Source, t.Endpoint.Interface = c.source, c.interface_
+		t.Endpoint.Source, t.Endpoint.Interface = c.source, c.index
 		datagrams += uint64(max(t.Datagrams(), 1))
 		bytes += uint64(t.N)
 	}

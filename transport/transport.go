@@ -129,8 +129,8 @@ type Socket interface {
 
 // Receiver receives trains.
 type Receiver interface {
-	// Receive blocks until at least one train is there and fills trains[:n] (N, Segment, Endpoint, TOS). It
-	// allocates nothing. Errors that a later call may not meet again (such as ECONNREFUSED or ENOMEM) are survived inside;
+	// Receive blocks until at least one train is there and fills trains[:n] (N, Segment, Endpoint, TOS). A train may
+	// hold nothing (N of 0: an empty datagram, or one dropped as truncated). It allocates nothing. Errors that a later call may not meet again (such as ECONNREFUSED or ENOMEM) are survived inside;
 	// what is returned ends the receiver: net.ErrClosed after Close.
 	Receive(trains []Train) (n int, err error)
 }

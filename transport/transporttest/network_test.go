@@ -239,7 +239,7 @@ func TestDelay(t *testing.T) {
 		}
 		time.Sleep(30*time.Millisecond - 1)
 		b.wantHeard("")
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		if got := b.wantHeard("slow")[0]; got.at != 30*time.Millisecond {
 			t.Errorf("took %v", got.at)
 		}
@@ -484,7 +484,7 @@ func TestNATTimeout(t *testing.T) {
 		time.Sleep(30*time.Second - 1)
 		server.say(mapped, "just in time")
 		client.wantHeard("just in time")
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		server.say(mapped, "late")
 		client.wantHeard("")
 		client.say(at(addrB, 2), "anew")
@@ -649,7 +649,7 @@ func TestPorts(t *testing.T) {
 	if err := a.SetMark(1); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("SetMark after Close: %v", err)
 	}
-	if a, err = h.Open(transport.Options{Port: a.Port()}); err != nil {
+	if _, err = h.Open(transport.Options{Port: a.Port()}); err != nil {
 		t.Errorf("port given back: %v", err)
 	}
 }
