@@ -106,6 +106,22 @@ func udpPacket(src, dst netip.Addr, payload []byte) []byte {
 	return p
 }
 
+// tcpPacket is an IPv4 TCP packet with size bytes of payload. With NeedsChecksum its checksum is the pseudo-header's sum.
+func tcpPacket(src, dst netip.Addr, size int) []byte {
+	p := make([]byte, 40+size)
+	p[0], p[6], p[8], p[9] = 0x45, 0x40, 64, 6
+	binary.BigEndian.PutUint16(p[2:], uint16(len(p)))
+	copy(p[12:], src.AsSlice())
+	copy(p[16:], dst.AsSlice())
+	binary.BigEndian.PutUint16(p[10:], ^ippacket.Fold(ippacket.Sum(p[:20], 0)))
+	binary.BigEndian.PutUint16(p[20:], 1000)
+	binary.BigEndian.PutUint16(p[22:], 2000)
+	p[32], p[33] = 5<<4, 0x10
+	binary.BigEndian.PutUint16(p[34:], 65535)
+	binary.BigEndian.PutUint16(p[36:], ippacket.Fold(ippacket.Sum(p[12:20], uint64(6+20+size))))
+	return p
+}
+
 // send pushes a packet from a to b's inner address.
 func (a *node) send(b *node, payload string) {
 	a.dev.Queue(0).Push(udpPacket(a.inner, b.inner, []byte(payload)), device.Offload{})

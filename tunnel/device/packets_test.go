@@ -103,9 +103,11 @@ func fixChecksums(b []byte, transport int, proto byte) {
 // fixPartial sets the transport checksum to the pseudo-header's sum, as in a super-packet, and the IPv4 header's.
 func fixPartial(b []byte, transport int, proto byte) {
 	fixChecksums(b, transport, proto)
-	addresses := b[8:40]
+	var addresses []byte
 	if b[0]>>4 == 4 {
 		addresses = b[12:20]
+	} else {
+		addresses = b[8:40]
 	}
 	t := b[transport:]
 	at := tcpChecksum

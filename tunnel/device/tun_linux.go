@@ -134,8 +134,8 @@ func openTun(name string, o TunOptions) (_ *tun, err error) {
 }
 
 // TunFromFD makes a device of one queue from a file descriptor of a tun interface that somebody else has set up
-// (WG_TUN_FD), with or without IFF_VNET_HDR; IFF_NO_PI is needed. The descriptor is the device's from then on, and closed
-// also on error.
+// (WG_TUN_FD), with or without IFF_VNET_HDR. IFF_NO_PI must have been set; the kernel does not tell (it says IFF_NOFILTER
+// with the same bit). The descriptor is the device's from then on, and closed also on error.
 func TunFromFD(fd int) (_ Device, err error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -155,9 +155,9 @@ func TunFromFD(fd int) (_ Device, err error) {
 		return nil, fmt.Errorf("not an attached tun: %w", err)
 	}
 	flags := ifr.Uint16()
-	if flags&unix.IFF_TUN == 0 || flags&unix.IFF_NO_PI == 0 {
+	if flags&unix.IFF_TUN == 0 {
 		_ = unix.Close(fd)
-		return nil, fmt.Errorf("interface %s must be a tun with IFF_NO_PI: %w", ifr.Name(), unix.EINVAL)
+		return nil, fmt.Errorf("interface %s is no tun: %w", ifr.Name(), unix.EINVAL)
 	}
 	vnet := flags&unix.IFF_VNET_HDR != 0
 	if err := d.add(fd, vnet); err != nil {
