@@ -1,0 +1,135 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// program is the outside world as the commands see it.
+type program struct {
+	name           string // the first argument, kept for starting the program again
+	stdin          io.Reader
+	stdout, stderr io.Writer
+	runDir         string // control sockets, locks, logs
+	wgDir          string // sockets of the userspace API
+}
+
+const (
+	defaultRunDir = "/run/culvert"
+	defaultWGDir  = "/var/run/wireguard"
+)
+
+// run is the whole program: it returns the exit code.
+func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	p := &program{
+		name: args[0], stdin: stdin, stdout: stdout, stderr: stderr,
+		runDir: envOr("CULVERT_RUN_DIR", defaultRunDir),
+		wgDir:  envOr("CULVERT_WG_DIR", defaultWGDir),
+	}
+	rest := args[1:]
+	// Under the name culvert-wg it is the program wg-quick expects in WG_QUICK_USERSPACE_IMPLEMENTATION.
+	if filepath.Base(args[0]) == "culvert-wg" {
+		rest = append([]string{"wg"}, rest...)
+	}
+	root := p.root()
+	root.SetArgs(rest)
+	err := root.Execute()
+	report(stderr, err)
+	return exitCode(err)
+}
+
+func envOr(name, def string) string {
+	if v := os.Getenv(name); v != "" {
+		return v
+	}
+	return def
+}
+
+const overview = `culvert: encrypted tunnels on Linux
+
+Run a tunnel from a file (culvert's YAML, or a wg-quick file NAME.conf as it is):
+  culvert check FILE         say what FILE would do, or everything that is wrong with it
+  culvert up FILE            start it; returns once the tunnel is up
+  culvert status [NAME]      show what runs, like wg show; --json for programs
+  culvert reload NAME        apply the changed file; sessions of unchanged peers stay
+  culvert down NAME          stop it and take everything away
+
+Keys and files:
+  culvert genkey | culvert genpsk | culvert pubkey
+  culvert import wg0.conf > wg0.yaml
+  culvert export NAME|FILE   as a wg-quick file
+
+Without a file:
+  culvert wg IFNAME          a userspace WireGuard for wg and wg-quick (also by the name culvert-wg)
+  culvert demo               a tunnel between two namespaces of this machine, measured; cleans up
+
+  culvert version            culvert completion bash|zsh|fish
+
+"culvert COMMAND --help" tells more. Exit codes: 0 done, 1 failure, 2 wrong usage, 78 wrong configuration.
+`
+
+func (p *program) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "culvert",
+		Short:         "encrypted tunnels on Linux",
+		Long:          overview,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return nil
+			}
+			text := fmt.Sprintf("there is no command %q", args[0])
+			if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+				text += ", did you mean " + strings.Join(near, " or ") + "?"
+			}
+			return &usageError{text, "culvert"}
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			fmt.Fprint(p.stderr, overview)
+			return &shownError{exitUsage}
+		},
+		SuggestionsMinimumDistance: 2,
+	}
+	root.SetIn(p.stdin)
+	root.SetOut(p.stdout)
+	root.SetErr(p.stderr)
+	root.SetHelpTemplate("{{.Long | trimTrailingWhitespaces}}\n")
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return &usageError{err.Error(), cmd.CommandPath()}
+	})
+	root.AddCommand(p.genkey(), p.genpsk(), p.pubkey(), p.status(), p.versionCommand())
+	for _, c := range root.Commands() {
+		c.DisableFlagsInUseLine = true
+	}
+	return root
+}
+
+// needArgs refuses any other number of arguments than the names given, of which those in brackets may be left out.
+func needArgs(names ...string) cobra.PositionalArgs {
+	required := 0
+	for _, n := range names {
+		if !strings.HasPrefix(n, "[") {
+			required++
+		}
+	}
+	return func(cmd *cobra.Command, args []string) error {
+		var text string
+		switch {
+		case len(names) == 0 && len(args) > 0:
+			text = fmt.Sprintf("%s takes no arguments, got %q", cmd.Name(), args[0])
+		case len(args) < required:
+			text = fmt.Sprintf("%s needs %s", cmd.Name(), strings.Join(names[len(args):], " "))
+		case len(args) > len(names):
+			text = fmt.Sprintf("%s takes only %s, and got %q as well", cmd.Name(), strings.Join(names, " "), args[len(names)])
+		default:
+			return nil
+		}
+		return &usageError{text, cmd.CommandPath()}
+	}
+}

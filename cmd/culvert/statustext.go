@@ -1,0 +1,149 @@
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"culvert/cmd/culvert/control"
+)
+
+// writeStatus writes instances in the manner of wg show.
+func writeStatus(w io.Writer, instances []control.Instance, now time.Time) error {
+	b := bufio.NewWriter(w)
+	first := true
+	for _, in := range instances {
+		for _, t := range in.Tunnels {
+			if !first {
+				fmt.Fprintln(b)
+			}
+			first = false
+			writeTunnel(b, in, t, now)
+		}
+	}
+	return b.Flush()
+}
+
+func writeTunnel(b io.Writer, in control.Instance, t control.Tunnel, now time.Time) {
+	fmt.Fprintf(b, "interface: %s\n", t.Interface)
+	field := func(name, format string, args ...any) {
+		fmt.Fprintf(b, "  %s: %s\n", name, fmt.Sprintf(format, args...))
+	}
+	if in.Name != t.Interface {
+		field("instance", "%s", in.Name)
+	}
+	if !t.Up {
+		field("state", "down")
+	}
+	if t.PublicKey != "" {
+		field("public key", "%s", t.PublicKey)
+		field("private key", "(hidden)")
+	}
+	if t.ListenPort != 0 {
+		field("listening port", "%d", t.ListenPort)
+	}
+	if t.FwMark != 0 {
+		field("fwmark", "%#x", t.FwMark)
+	}
+	field("mtu", "%d", t.MTU)
+	if t.UnderLoad {
+		field("under load", "handshakes need a cookie")
+	}
+	if len(t.Drops) > 0 {
+		var list []string
+		for _, reason := range slices.Sorted(maps.Keys(t.Drops)) {
+			list = append(list, fmt.Sprintf("%s %d", reason, t.Drops[reason]))
+		}
+		field("dropped packets", "%s", strings.Join(list, ", "))
+	}
+	for _, p := range byHandshake(t.Peers) {
+		fmt.Fprintf(b, "\npeer: %s\n", p.PublicKey)
+		if p.PresharedKey {
+			field("preshared key", "(hidden)")
+		}
+		if p.Endpoint != "" {
+			field("endpoint", "%s", p.Endpoint)
+		}
+		allowed := "(none)"
+		if len(p.AllowedIPs) > 0 {
+			var list []string
+			for _, a := range p.AllowedIPs {
+				list = append(list, a.String())
+			}
+			allowed = strings.Join(list, ", ")
+		}
+		field("allowed ips", "%s", allowed)
+		if !p.LatestHandshake.IsZero() {
+			field("latest handshake", "%s", ago(now.Sub(p.LatestHandshake)))
+		}
+		if p.HandshakeAttempts > 0 {
+			field("unanswered handshakes", "%d", p.HandshakeAttempts)
+		}
+		if p.ReceivedBytes|p.SentBytes != 0 {
+			field("transfer", "%s received, %s sent", bytesText(p.ReceivedBytes), bytesText(p.SentBytes))
+		}
+		if p.Keepalive != 0 {
+			field("persistent keepalive", "every %s", duration(time.Duration(p.Keepalive)*time.Second))
+		}
+	}
+}
+
+// byHandshake sorts peers as wg show does: the latest handshake first.
+func byHandshake(peers []control.Peer) []control.Peer {
+	out := slices.Clone(peers)
+	slices.SortStableFunc(out, func(a, b control.Peer) int { return b.LatestHandshake.Compare(a.LatestHandshake) })
+	return out
+}
+
+// ago words how long something is past.
+func ago(d time.Duration) string {
+	switch {
+	case d <= -time.Second:
+		return "in the future: the clock was set back"
+	case d < time.Second:
+		return "now"
+	}
+	return duration(d) + " ago"
+}
+
+// duration words whole seconds: "1 hour, 2 minutes, 3 seconds". Parts that are zero are left out.
+func duration(d time.Duration) string {
+	left := int64(d / time.Second)
+	var parts []string
+	for _, u := range []struct {
+		name    string
+		seconds int64
+	}{{"year", 365 * 86400}, {"day", 86400}, {"hour", 3600}, {"minute", 60}, {"second", 1}} {
+		n := left / u.seconds
+		left %= u.seconds
+		switch {
+		case n == 1:
+			parts = append(parts, "1 "+u.name)
+		case n > 1:
+			parts = append(parts, strconv.FormatInt(n, 10)+" "+u.name+"s")
+		}
+	}
+	if parts == nil {
+		return "0 seconds"
+	}
+	return strings.Join(parts, ", ")
+}
+
+// bytesText words an amount in the binary units wg uses.
+func bytesText(n uint64) string {
+	if n < 1<<10 {
+		return strconv.FormatUint(n, 10) + " B"
+	}
+	unit := 0
+	v := float64(n)
+	for v >= 1<<10 && unit < 4 {
+		v /= 1 << 10
+		unit++
+	}
+	return strconv.FormatFloat(v, 'f', 2, 64) + " " + []string{"", "KiB", "MiB", "GiB", "TiB"}[unit]
+}

@@ -1,0 +1,107 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"culvert/cmd/culvert/control"
+	"culvert/crypto"
+)
+
+var update = flag.Bool("update", false, "write golden files anew")
+
+// golden compares with a file of testdata.
+func golden(t *testing.T, name string, got []byte) {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	if *update {
+		if err := os.WriteFile(path, got, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got, want) {
+		t.Errorf("%s: got\n%s\nwant\n%s", name, got, want)
+	}
+}
+
+var goldenNow = time.Date(2026, 5, 4, 12, 0, 0, 0, time.UTC)
+
+func goldenInstances() []control.Instance {
+	office := control.Tunnel{
+		Interface: "office", Up: true, PublicKey: crypto.PublicKey{9}.Base64(), ListenPort: 51820, FwMark: 0xca6c, MTU: 1420,
+		Drops: map[string]uint64{"no peer": 3, "bad tag": 20000},
+		Peers: []control.Peer{
+			{
+				PublicKey: crypto.PublicKey{1}, PresharedKey: true, Endpoint: "192.0.2.1:51820", Source: "192.0.2.9",
+				AllowedIPs: []netip.Prefix{netip.MustParsePrefix("10.30.0.0/16"), netip.MustParsePrefix("fd20::/64")},
+				Keepalive:  25, LatestHandshake: goldenNow.Add(-63 * time.Second), Wire: "wireguard", Suite: "chacha20-poly1305",
+				ReceivedBytes: 1536, SentBytes: 5 << 20, ReceivedPackets: 3, SentPackets: 4096,
+			},
+			{PublicKey: crypto.PublicKey{2}, AllowedIPs: []netip.Prefix{}, Wire: "wireguard", HandshakeAttempts: 4, StagedBytes: 84},
+			{
+				PublicKey: crypto.PublicKey{3}, Endpoint: "[2001:db8::1]:1", Wire: "wireguard",
+				AllowedIPs: []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0")}, LatestHandshake: goldenNow, SentBytes: 148,
+			},
+		},
+		Transport:  control.Transport{SentDatagrams: 100, SentBytes: 5 << 20, SentCalls: 7, SegmentOffload: true},
+		Handshakes: control.Handshakes{InitiationsSent: 5, Completed: 2},
+	}
+	return []control.Instance{
+		{
+			Name: "site-a", Kind: "up", PID: 4711, Version: "v1", Started: goldenNow.Add(-time.Hour), File: "/etc/culvert/site-a.yaml",
+			Tunnels: []control.Tunnel{office, {Interface: "spare", MTU: 1420, Peers: []control.Peer{}, Drops: map[string]uint64{}}},
+		},
+		{Name: "wg0", Kind: "wg", PID: 4712, Version: "v1", Started: goldenNow, Tunnels: []control.Tunnel{{Interface: "wg0", Up: true, MTU: 1420, UnderLoad: true}}},
+	}
+}
+
+func TestStatusText(t *testing.T) {
+	var out bytes.Buffer
+	if err := writeStatus(&out, goldenInstances(), goldenNow); err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "status.txt", out.Bytes())
+}
+
+// The JSON form is a promise: this file changes only by additions.
+func TestStatusJSON(t *testing.T) {
+	out, err := json.MarshalIndent(goldenInstances(), "", "  ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "status.json", append(out, '\n'))
+}
+
+func TestAgo(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		0: "now", 999 * time.Millisecond: "now", time.Second: "1 second ago", 63 * time.Second: "1 minute, 3 seconds ago",
+		2*time.Hour + 5*time.Second:     "2 hours, 5 seconds ago",
+		(365 + 1) * 86400 * time.Second: "1 year, 1 day ago",
+		-time.Minute:                    "in the future: the clock was set back",
+	} {
+		if got := ago(d); got != want {
+			t.Errorf("ago(%v) = %q, want %q", d, got, want)
+		}
+	}
+}
+
+func TestBytesText(t *testing.T) {
+	for n, want := range map[uint64]string{
+		0: "0 B", 1023: "1023 B", 1024: "1.00 KiB", 1536: "1.50 KiB", 1 << 20: "1.00 MiB", 1 << 30: "1.00 GiB",
+		3 << 40: "3.00 TiB", 1 << 60: "1048576.00 TiB",
+	} {
+		if got := bytesText(n); got != want {
+			t.Errorf("bytesText(%d) = %q, want %q", n, got, want)
+		}
+	}
+}
