@@ -67,7 +67,12 @@ func prepareSide(t *testing.T, impl implementation, host *lab.Host, port uint16)
 
 func newKey(t *testing.T) (private, public string) {
 	t.Helper()
-	key, err := ecdh.X25519().GenerateKey(rand.Reader)
+	var scalar [32]byte
+	rand.Read(scalar[:])
+	// Clamped (RFC 7748, section 5), so that what is shown later is what was set.
+	scalar[0] &= 248
+	scalar[31] = scalar[31]&127 | 64
+	key, err := ecdh.X25519().NewPrivateKey(scalar[:])
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,6 +88,13 @@ func newPresharedKey() string {
 // start makes the device, with its configuration but without addresses, and sets it up.
 func (s *side) start() {
 	s.t.Helper()
+	s.startDown()
+	s.host.Up(s.device)
+}
+
+// startDown is start without setting the device up.
+func (s *side) startDown() {
+	s.t.Helper()
 	s.configured = false
 	if s.implementation.command == nil {
 		s.host.Shell("ip", "link", "add", s.device, "type", "wireguard")
@@ -90,7 +102,6 @@ func (s *side) start() {
 		s.daemon = startDaemon(s.t, s)
 	}
 	s.apply()
-	s.host.Up(s.device)
 }
 
 // stop removes the device as an administrator would.

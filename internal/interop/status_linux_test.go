@@ -1,0 +1,46 @@
+package interop
+
+import (
+	"encoding/json"
+	"testing"
+)
+
+// instance is the part of `culvert status --json` these tests look at.
+type instance struct {
+	Instance string
+	PID      int
+	Tunnels  []tunnelStatus
+}
+
+type tunnelStatus struct {
+	Interface string
+	Drops     map[string]uint64
+}
+
+// culvertStatus is what culvert tells of a side it runs.
+func (s *side) culvertStatus(t *testing.T) tunnelStatus {
+	t.Helper()
+	text := s.host.Shell(program(t, "culvert", "culvert/cmd/culvert"), "status", "--json")
+	var running []instance
+	if err := json.Unmarshal([]byte(text), &running); err != nil {
+		t.Fatalf("culvert status --json: %v:\n%s", err, text)
+	}
+	for _, one := range running {
+		for _, tunnel := range one.Tunnels {
+			if tunnel.Interface == s.device {
+				return tunnel
+			}
+		}
+	}
+	t.Fatalf("culvert status --json has no tunnel %s:\n%s", s.device, text)
+	return tunnelStatus{}
+}
+
+// drops is the count of packets culvert dropped for a reason; for other implementations there is none.
+func (s *side) drops(t *testing.T, reason string) (count uint64, counted bool) {
+	t.Helper()
+	if s.implementation.name != culvert.name {
+		return 0, false
+	}
+	return s.culvertStatus(t).Drops[reason], true
+}
