@@ -31,6 +31,7 @@ func TestValues(t *testing.T) {
 		"instance": func(s string) string { return show(s, instanceName(s)) },
 		"peer":     func(s string) string { return show(s, peerName(s)) },
 		"command":  func(s string) string { return show(s, command(s)) },
+		"public":   func(s string) string { v, p := parsePublicKey(s); return show(v, p) },
 	}
 	for _, c := range []struct{ parser, in, want string }{
 		{"port", "0", "0"}, {"port", "65535", "65535"}, {"port", "65536", "!"}, {"port", "-1", "!"}, {"port", "+1", "!"},
@@ -69,6 +70,9 @@ func TestValues(t *testing.T) {
 		{"tunnel", "all", "!"}, {"tunnel", "default", "!"}, {"tunnel", "wg%d", "!"}, {"tunnel", "a:b", "!"}, {"tunnel", "-a", "!"}, {"tunnel", "ü", "!"}, {"tunnel", "a;b", "!"}, {"tunnel", "a\x00", "!"},
 		{"instance", "site-a", "site-a"}, {"instance", ".x", "!"}, {"instance", "-x", "!"}, {"instance", "", "!"}, {"instance", "a/b", "!"}, {"instance", strings.Repeat("a", 65), "!"},
 		{"peer", "läptop@home", "läptop@home"}, {"peer", "", "!"}, {"peer", "a b", "!"}, {"peer", "a\n", "!"}, {"peer", "\xff", "!"}, {"peer", strings.Repeat("a", 65), "!"},
+		{"public", "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=", "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg="},
+		{"public", "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dh=", "! this is not a public key: it is not the base64"},
+		{"public", strings.Repeat("ü", 44), "! this is not a public key: it is not the base64"}, {"public", strings.Repeat("A", 43), "! this is not a public key: it has 43"},
 		{"command", "echo 1", "echo 1"}, {"command", "", "!"}, {"command", "a\nb", "!"}, {"command", strings.Repeat("a", MaxHookSize+1), "!"},
 	} {
 		got := parsers[c.parser](c.in)
