@@ -33,8 +33,8 @@ var (
 // PrivateKey is an X25519 scalar (RFC 7748 §5), little-endian. The zero value means "none". Keys that were not made here
 // are kept as given; X25519 itself clamps them.
 //
-// It prints as "(hidden)" in every way fmt, log/slog and encoding/json know. That holds no longer inside an unexported
-// field of a struct that fmt is given, because fmt calls no methods there: don't print such structs, or hide them too.
+// It prints as "(hidden)" wherever fmt, log/slog and encoding/json ask a value's methods. fmt asks none for the misused verbs
+// %p and %w, which vet refuses, nor inside an unexported field of a struct: hide structs with such fields too.
 type PrivateKey [KeySize]byte
 
 // PublicKey is an X25519 u-coordinate (RFC 7748 §5), little-endian.
