@@ -59,8 +59,7 @@ type control struct {
 	nonce  session.Nonce
 	buf    [noise.InitiationSize]byte
 
-	limiter        rateLimiter
-	underLoadUntil time.Duration
+	limiter rateLimiter
 }
 
 // controlBatch is the control loop's send buffer: one peer's staged packets, segmented, and some more.

@@ -28,7 +28,6 @@ const (
 	DropInSource        // inner source is not within the peer's allowed IPs
 	DropInCongestion    // outer header says congestion, inner transport cannot be told (RFC 6040)
 	DropInDevice        // the device refused the packet
-	DropInTooLarge      // larger than the device's largest packet
 	DropInMAC1          // handshake message with a wrong mac1
 	DropInQueueFull     // handshake message while the queue of them was full
 	DropInUnderLoad     // handshake message under load without a valid cookie
@@ -61,7 +60,6 @@ var dropNames = [dropReasons]string{
 	DropInSource:        "in: source not in allowed IPs",
 	DropInCongestion:    "in: congestion mark on a packet without ECN",
 	DropInDevice:        "in: device refused",
-	DropInTooLarge:      "in: too large",
 	DropInMAC1:          "in: wrong mac1",
 	DropInQueueFull:     "in: handshake queue full",
 	DropInUnderLoad:     "in: no cookie under load",

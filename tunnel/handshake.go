@@ -108,16 +108,17 @@ func (c *control) handshake(m *handshakeMessage, now time.Duration) {
 	}
 }
 
+// underLoad reports whether handshakes are shed at now.
+func (t *Tunnel) underLoad(now time.Duration) bool { return now < time.Duration(t.loadUntil.Load()) }
+
 // admit sheds load (paper §5.3): while there is more than can be answered, a source has to show that it receives at its
 // address, and then gets its share.
 func (c *control) admit(id *identity, m *handshakeMessage, msg []byte, now time.Duration) bool {
 	t := c.tunnel
 	if len(t.handshakes) >= underLoadFrom {
-		c.underLoadUntil = now + underLoadFor
+		t.loadUntil.Store(int64(now + underLoadFor))
 	}
-	loaded := now < c.underLoadUntil
-	t.underLoad.Store(loaded)
-	if !loaded {
+	if !t.underLoad(now) {
 		return true
 	}
 	if !id.checker.CheckMAC2(msg, m.endpoint.Remote, now) {

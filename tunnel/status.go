@@ -68,7 +68,7 @@ func (t *Tunnel) Status() Status {
 		ListenPort: t.wantPort,
 		Mark:       t.mark,
 		MTU:        int(t.mtu.Load()),
-		UnderLoad:  t.underLoad.Load(),
+		UnderLoad:  t.underLoad(now),
 		Drops:      t.drops.snapshot(),
 		Handshakes: t.statistics.snapshot(),
 		Peers:      []PeerStatus{},

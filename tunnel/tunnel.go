@@ -40,7 +40,7 @@ type Tunnel struct {
 	routes    *routes
 	indices   *indexTable
 	endpoints endpointSet
-	underLoad atomic.Bool
+	loadUntil atomic.Int64 // handshakes are shed until then
 
 	drops       drops
 	statistics  statistics
