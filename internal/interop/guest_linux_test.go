@@ -19,7 +19,7 @@ const guestTests = "^Test(TunnelCarriesBothFamilies|PresharedKey|RestartedSide|N
 // pair.
 func TestKernelWireGuard(t *testing.T) {
 	t.Parallel()
-	if os.Getenv("CULVERT_INTEROP_PROGRAMS") != "" {
+	if inGuest() {
 		t.Skip("this is the guest")
 	}
 	self, err := os.Executable()
@@ -39,7 +39,7 @@ func TestKernelWireGuard(t *testing.T) {
 			files[filepath.Join("/opt", p.name)] = program(t, p.name, p.pkg)
 		}
 	}
-	arguments := "-test.v -test.timeout 20m -test.parallel 4 -test.run '" + guestTests + "'"
+	arguments := "-test.v -test.timeout 20m -test.parallel 8 -test.run '" + guestTests + "'"
 	if testing.Short() {
 		arguments += " -test.short"
 	}
@@ -50,7 +50,7 @@ func TestKernelWireGuard(t *testing.T) {
 		Memory:   1024,
 		Limit:    20 * time.Minute,
 		Script: `mkdir -p /run/wireguard /run/culvert
-export CULVERT_INTEROP_PROGRAMS=/opt CULVERT_NO_SKIP=1 CULVERT_INTEROP_PAIRS="` + pairs + `"
+export CULVERT_INTEROP_GUEST=1 CULVERT_INTEROP_PROGRAMS=/opt CULVERT_NO_SKIP=1 CULVERT_INTEROP_PAIRS="` + pairs + `"
 /opt/interop.test ` + arguments + "\n",
 	})
 	out, code := g.Run(t.Context())
@@ -73,9 +73,12 @@ export CULVERT_INTEROP_PROGRAMS=/opt CULVERT_NO_SKIP=1 CULVERT_INTEROP_PAIRS="` 
 	}
 }
 
+// inGuest reports whether this process runs inside TestKernelWireGuard's guest.
+func inGuest() bool { return os.Getenv("CULVERT_INTEROP_GUEST") != "" }
+
 // A tunnel over a path that loses, delays, reorders and duplicates packets still carries every byte. It needs netem, which the guest has.
 func TestLossyUnderlay(t *testing.T) {
-	if os.Getenv("CULVERT_INTEROP_PROGRAMS") == "" {
+	if !inGuest() {
 		t.Skip("runs in the guest of TestKernelWireGuard")
 	}
 	forPairs(t, func(t *testing.T, p pair) {

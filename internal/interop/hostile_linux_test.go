@@ -150,54 +150,6 @@ func TestRoutingLoopIsContained(t *testing.T) {
 	})
 }
 
-// Two tunnels each of which carries the other's datagrams are a loop as well, which neither of them sees alone.
-func TestMutualRoutingLoopIsContained(t *testing.T) {
-	t.Parallel()
-	a, b, wire := newTunnel(t, pair{culvert, culvert}, ipv4)
-	const device = "wg1"
-	a2, b2 := a.another(device, 51830), b.another(device, 51831)
-	first, second := netip.MustParseAddr("10.8.0.1"), netip.MustParseAddr("10.8.0.2")
-	a2.host.AddAddr(device, first.String()+"/24")
-	b2.host.AddAddr(device, second.String()+"/24")
-	b.host.AddAddr(wire.B.Device, "192.0.2.2/32") // the second tunnel's endpoint
-	a.host.AddRoute("192.0.2.2/32", wire.B.V4.Addr().String(), "")
-	b2.addPeer(a2, netip.AddrPort{}, first.String()+"/32")
-	a2.addPeer(b2, netip.MustParseAddrPort("192.0.2.2:51831"), "0.0.0.0/0")
-	a.peers[0].allowed = append(innerB.allowed(), "0.0.0.0/0")
-	a.apply()
-	a.reaches(innerB.v4)
-	a2.reaches(second)
-
-	a.host.DelRoute("192.0.2.2/32", wire.B.V4.Addr().String(), "")
-	a.host.AddRoute("192.0.2.2/32", "", a.device)
-	endpoint := ipv4.of(wire.B).String() + "/32"
-	a.host.AddRoute(endpoint, "", a2.device)
-	_, before := a.deviceCounters()
-	const pings = 3
-	for range pings {
-		if err := a.host.Ping(second); err == nil {
-			t.Error("a ping went through: there is no loop here")
-		}
-	}
-	_, after := a.deviceCounters()
-	// 60 bytes are added on each way around, so a packet of 84 bytes has reached the MTU after two dozen; what is then in
-	// fragments must not go around for ever.
-	if count := after - before; count > 500 {
-		t.Errorf("%d pings made %d packets go into the first tunnel", pings, count)
-	}
-	a.host.DelRoute(endpoint, "", a2.device)
-	a.reaches(innerB.v4)
-}
-
-// another starts one more device of the same implementation on the same host.
-func (s *side) another(device string, port uint16) *side {
-	s.t.Helper()
-	other := &side{t: s.t, host: s.host, implementation: s.implementation, device: device, port: port, run: s.run}
-	other.privateKey, other.publicKey = newKey(s.t)
-	other.start()
-	return other
-}
-
 // Junk in any shape is neither answered nor remembered, and does not get in the way of the tunnel.
 func TestJunkIsIgnored(t *testing.T) {
 	t.Parallel()
@@ -227,9 +179,13 @@ func TestJunkIsIgnored(t *testing.T) {
 			})
 		}
 		random := rand.NewChaCha8([32]byte{byte(outer)})
-		send := func(count int) {
+		send := func(count int) (empty uint64) {
 			for i := range count {
-				if _, err := senders[i%sockets].WriteToUDPAddrPort(junk(random), to); err != nil {
+				message := junk(random)
+				if len(message) == 0 {
+					empty++
+				}
+				if _, err := senders[i%sockets].WriteToUDPAddrPort(message, to); err != nil {
 					t.Fatal(err)
 				}
 				if i%burst == burst-1 {
@@ -237,15 +193,17 @@ func TestJunkIsIgnored(t *testing.T) {
 					a.must(a.host.Ping(innerB.v4))
 				}
 			}
+			return empty
 		}
 		send(total / 10) // what is allocated once is allocated now
 		memory, dropped := b.memory(t), b.allDrops(t)
-		send(total)
+		empty := send(total)
 		if grown := b.memory(t) - memory; grown > 4<<20 {
 			t.Errorf("the daemon has grown by %d KiB", grown>>10)
 		}
-		if got := b.allDrops(t) - dropped; got != total {
-			t.Errorf("counted %d dropped datagrams, want %d", got, total)
+		// A datagram without a byte in it may go uncounted.
+		if got := b.allDrops(t) - dropped; got < total-empty || got > total {
+			t.Errorf("counted %d dropped datagrams, want %d, of which %d are empty", got, total, empty)
 		}
 		if n := answers.Load(); n != 0 {
 			t.Errorf("%d answers", n)
