@@ -27,6 +27,11 @@ func startWatch(path string, own fs.FileInfo) *watch {
 		return w
 	}
 	w.inotify = openInotify(path)
+	w.run(path, own)
+	return w
+}
+
+func (w *watch) run(path string, own fs.FileInfo) {
 	w.work.Go(func() {
 		// The watch stands before the first look, so no removal slips in between.
 		for !vanished(path, own) {
@@ -36,7 +41,6 @@ func startWatch(path string, own fs.FileInfo) *watch {
 		}
 		close(w.removed)
 	})
-	return w
 }
 
 // vanished reports whether path surely no longer names the file own.
