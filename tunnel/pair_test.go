@@ -33,6 +33,8 @@ const (
 	testMTU  = 1420
 )
 
+var noOffload device.Offload
+
 // newNode starts a tunnel on a host with the address 192.0.2.n, with the inner address 10.0.0.n and no peers. It is closed
 // when the test ends.
 func newNode(t testing.TB, network *transporttest.Network, n byte) *node {
@@ -42,14 +44,19 @@ func newNode(t testing.TB, network *transporttest.Network, n byte) *node {
 	return newNodeOn(t, network.Host(addr, addr6), addr, n)
 }
 
-func newNodeOn(t testing.TB, host *transporttest.Host, addr netip.Addr, n byte) *node {
+// newNodeOn is newNode on a given host, which has addr; more change the options.
+func newNodeOn(t testing.TB, host *transporttest.Host, addr netip.Addr, n byte, more ...func(*Options)) *node {
 	t.Helper()
 	key, err := crypto.GeneratePrivateKey()
 	if err != nil {
 		t.Fatal(err)
 	}
 	dev := devicetest.New(fmt.Sprintf("wg%d", n), testMTU, 1)
-	tun, err := New(dev, host, Options{Logf: t.Logf})
+	options := Options{Logf: t.Logf}
+	for _, m := range more {
+		m(&options)
+	}
+	tun, err := New(dev, host, options)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,7 +131,7 @@ func tcpPacket(src, dst netip.Addr, size int) []byte {
 
 // send pushes a packet from a to b's inner address.
 func (a *node) send(b *node, payload string) {
-	a.dev.Queue(0).Push(udpPacket(a.inner, b.inner, []byte(payload)), device.Offload{})
+	a.dev.Queue(0).Push(udpPacket(a.inner, b.inner, []byte(payload)), noOffload)
 }
 
 // received returns the payloads that have come out of the device, once the bubble has settled.

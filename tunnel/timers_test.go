@@ -1,6 +1,8 @@
 package tunnel
 
 import (
+	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -20,7 +22,9 @@ type wireEvent struct {
 
 // wireLog records the messages of two nodes from now on.
 type wireLog struct {
-	start  time.Time
+	start time.Time // changed by reset alone, while nothing is under way
+
+	mu     sync.Mutex
 	events []wireEvent
 }
 
@@ -32,6 +36,8 @@ func watch(network *transporttest.Network, a *node) *wireLog {
 			from = "a"
 		}
 		kind, _ := noise.MessageType(p.Data)
+		l.mu.Lock()
+		defer l.mu.Unlock()
 		l.events = append(l.events, wireEvent{at: time.Since(l.start), from: from, kind: kind, size: len(p.Data)})
 	})
 	return l
@@ -40,13 +46,22 @@ func watch(network *transporttest.Network, a *node) *wireLog {
 // reset starts the log afresh, times too.
 func (l *wireLog) reset() {
 	synctest.Wait()
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.start, l.events = time.Now(), nil
+}
+
+// all returns what was seen, once the bubble has settled.
+func (l *wireLog) all() []wireEvent {
+	synctest.Wait()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.events)
 }
 
 // times returns when a sent messages of a kind.
 func (l *wireLog) times(from string, kind uint8) (at []time.Duration) {
-	synctest.Wait()
-	for _, e := range l.events {
+	for _, e := range l.all() {
 		if e.from == from && e.kind == kind {
 			at = append(at, e.at)
 		}
@@ -91,7 +106,7 @@ func TestTimerKeepaliveAfterTenSilentSeconds(t *testing.T) {
 		l.expectTimes(t, "a", noise.TypeData)
 		time.Sleep(1)
 		l.expectTimes(t, "a", noise.TypeData, session.KeepaliveTimeout)
-		if e := l.events[0]; e.size != session.Overhead {
+		if e := l.all()[0]; e.size != session.Overhead {
 			t.Errorf("a message of %d bytes instead of a keepalive", e.size)
 		}
 		time.Sleep(time.Minute)
@@ -182,11 +197,10 @@ func TestTimerInitiationsRepeatAndGiveUpAfterNinetySeconds(t *testing.T) {
 		if a.dropped(DropOutHandshake) != 1 || a.Status().Peers[0].StagedBytes != 0 || a.stagedBytes.Load() != 0 {
 			t.Errorf("after 90 s: %d given up, %d bytes wait", a.dropped(DropOutHandshake), a.Status().Peers[0].StagedBytes)
 		}
-		n := len(l.events)
+		n := len(l.all())
 		time.Sleep(time.Hour)
-		synctest.Wait()
-		if len(l.events) != n {
-			t.Errorf("%d messages after giving up", len(l.events)-n)
+		if more := len(l.all()) - n; more != 0 {
+			t.Errorf("%d messages after giving up", more)
 		}
 		// New traffic starts anew.
 		network.SetLink(a.host, b.host, transporttest.Link{})
