@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -29,8 +30,9 @@ type stage struct {
 	Code   int    `json:"code,omitempty"`
 }
 
-// detach starts this program again with args and returns once it is ready. Remarks go to stderr.
-func (p *program) detach(args ...string) error {
+// detach starts this program again with args and returns once it is ready. Remarks go to stderr. before, where not nil,
+// is called with the command before it is started.
+func (p *program) detach(before func(*exec.Cmd), args ...string) error {
 	r, w, err := os.Pipe()
 	if err != nil {
 		return fmt.Errorf("cannot start the daemon: %w", err)
@@ -42,6 +44,9 @@ func (p *program) detach(args ...string) error {
 	cmd.Env = append(os.Environ(), readyEnv+"=3")
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if before != nil {
+		before(cmd)
+	}
 	// Caught from here on: whoever interrupts the wait does not want the daemon.
 	interrupted := make(chan os.Signal, 1)
 	signal.Notify(interrupted, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
@@ -133,4 +138,16 @@ func (r readyPipe) ready() error {
 	}
 	defer r.f.Close()
 	return r.send(stage{Ready: true})
+}
+
+// report hands the daemon's error to whoever waits for it, which then has been shown.
+func (r readyPipe) report(err error) error {
+	if err == nil || r.f == nil {
+		return err
+	}
+	var text strings.Builder
+	report(&text, err)
+	// Once it was ready nobody waits; the log has it.
+	_ = r.send(stage{Error: strings.TrimSuffix(text.String(), "\n"), Code: exitCode(err)})
+	return err
 }

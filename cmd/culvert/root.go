@@ -103,7 +103,8 @@ func (p *program) root() *cobra.Command {
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return &usageError{err.Error(), cmd.CommandPath()}
 	})
-	root.AddCommand(p.genkey(), p.genpsk(), p.pubkey(), p.status(), p.versionCommand())
+	root.AddCommand(p.genkey(), p.genpsk(), p.pubkey(), p.check(), p.up(), p.down(), p.reload(), p.status(),
+		p.importCommand(), p.export(), p.wg(), p.versionCommand())
 	for _, c := range root.Commands() {
 		c.DisableFlagsInUseLine = true
 	}

@@ -1,0 +1,48 @@
+package main
+
+import (
+	"net/netip"
+	"time"
+
+	"culvert/cmd/culvert/control"
+	"culvert/tunnel"
+)
+
+// statusOf is a tunnel's status as the control protocol shows it, field by field: keys stay behind, and the form others
+// rely on does not follow the engine's types.
+func statusOf(s tunnel.Status) control.Tunnel {
+	t := control.Tunnel{
+		Interface: s.Name, Up: s.Up, ListenPort: s.ListenPort, FwMark: s.Mark, MTU: s.MTU, UnderLoad: s.UnderLoad,
+		Peers: []control.Peer{}, Drops: s.Drops,
+		Transport: control.Transport{
+			SentDatagrams: s.Transport.SentDatagrams, SentBytes: s.Transport.SentBytes, SentCalls: s.Transport.SentCalls,
+			ReceivedDatagrams: s.Transport.ReceivedDatagrams, ReceivedBytes: s.Transport.ReceivedBytes, ReceivedCalls: s.Transport.ReceivedCalls,
+			SegmentFallbacks: s.Transport.SegmentFallbacks, SourceFallbacks: s.Transport.SourceFallbacks,
+			SendErrors: s.Transport.SendErrors, Truncated: s.Transport.Truncated,
+			SegmentOffload: s.Transport.SegmentOffload, ReceiveOffload: s.Transport.ReceiveOffload,
+		},
+		Handshakes: control.Handshakes(s.Handshakes),
+	}
+	if !s.PublicKey.IsZero() {
+		t.PublicKey = s.PublicKey.Base64()
+	}
+	if t.Drops == nil {
+		t.Drops = map[string]uint64{}
+	}
+	for _, p := range s.Peers {
+		q := control.Peer{
+			PublicKey: p.PublicKey, PresharedKey: p.HasPresharedKey, Endpoint: p.EndpointText, Source: p.Source,
+			AllowedIPs: p.AllowedIPs, Keepalive: int(p.Keepalive / time.Second), HandshakeAttempts: p.HandshakeAttempts,
+			Wire: p.Wire, Suite: p.Suite, ReceivedBytes: p.ReceivedBytes, SentBytes: p.SentBytes,
+			ReceivedPackets: p.ReceivedPackets, SentPackets: p.SentPackets, StagedBytes: p.StagedBytes,
+		}
+		if !p.LastHandshake.IsZero() {
+			q.LatestHandshake = p.LastHandshake.UTC()
+		}
+		if q.AllowedIPs == nil {
+			q.AllowedIPs = []netip.Prefix{}
+		}
+		t.Peers = append(t.Peers, q)
+	}
+	return t
+}

@@ -1,0 +1,207 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+	"time"
+
+	"culvert/cmd/culvert/control"
+)
+
+// daemon is one running instance: what is common to "up" and "wg". Its life is listen, start, wait, tear down, in serve;
+// the work itself is in body.
+type daemon struct {
+	p       *program
+	name    string
+	kind    string // "up" or "wg"
+	file    string // configuration file, absolute; "" for wg
+	log     *slog.Logger
+	out     io.Writer // where hooks write
+	started time.Time
+	ready   readyPipe
+	notify  notifier
+	body    body
+
+	ops      sync.Mutex // held by start, reload and teardown: one at a time
+	stop     context.CancelCauseFunc
+	tornDown chan struct{} // closed once everything is gone
+	downErr  error         // what could not be undone; read after tornDown
+}
+
+// body is what an instance runs.
+type body interface {
+	// start brings everything up, or leaves nothing behind. fail is for later: it ends the daemon.
+	start(ctx context.Context, fail func(error)) error
+	status() []control.Tunnel
+	reload(ctx context.Context) (remarks []string, err error)
+	teardown() error
+}
+
+// Reasons for a daemon to end that are no failures.
+var (
+	errStopRequested = errors.New("asked to stop")
+	errSignal        = errors.New("interrupted by a signal")
+)
+
+// serve runs the daemon to its end. Its error is why it could not start, why it ended by itself, or what it could not take
+// away.
+func (d *daemon) serve(level slog.Leveler) error {
+	d.started = time.Now()
+	d.tornDown = make(chan struct{})
+	d.notify = takeNotifier()
+	l, err := control.Listen(d.p.runDir, d.name)
+	if errors.Is(err, control.ErrRunning) {
+		return hint(fmt.Errorf("%s is already running", d.name),
+			"culvert status %[1]s shows it, culvert reload %[1]s applies a changed file, culvert down %[1]s ends it", d.name)
+	}
+	if err != nil {
+		return hintDescriptors(err)
+	}
+	defer l.Close()
+	if err := d.openLog(level); err != nil {
+		return err
+	}
+
+	ctx, stop := context.WithCancelCause(context.Background())
+	defer stop(nil)
+	d.stop = stop
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	defer signal.Stop(signals)
+	go d.heed(ctx, signals)
+
+	var serving sync.WaitGroup
+	serving.Go(func() { l.Serve(d) })
+
+	cause := d.run(ctx)
+
+	d.log.Info("ending", "because", cause)
+	_ = d.notify.send("STOPPING=1")
+	d.ops.Lock()
+	d.downErr = errors.Join(d.body.teardown(), l.Close())
+	d.ops.Unlock()
+	close(d.tornDown)
+	serving.Wait()
+	l.Wait(5 * time.Second)
+	if errors.Is(cause, errStopRequested) || errors.Is(cause, errSignal) {
+		cause = nil
+	}
+	if d.downErr != nil {
+		d.log.Error("not everything could be taken away", "error", d.downErr)
+	} else if cause == nil && d.ready.detached() {
+		os.Remove(logPath(d.p.runDir, d.name))
+	}
+	return errors.Join(cause, d.downErr)
+}
+
+// run starts the body and returns why the daemon is to end.
+func (d *daemon) run(ctx context.Context) error {
+	d.ops.Lock()
+	err := d.body.start(ctx, func(err error) { d.stop(err) })
+	d.ops.Unlock()
+	if err != nil {
+		if ctx.Err() != nil && d.ended(context.Cause(ctx)) {
+			return fmt.Errorf("ended before it was up: %w", context.Cause(ctx))
+		}
+		return hintDescriptors(err)
+	}
+	if err := d.ready.ready(); err != nil {
+		return fmt.Errorf("whoever started the daemon is gone: %w", err)
+	}
+	d.log.Info("up", "pid", os.Getpid(), "version", version())
+	if err := d.notify.send("READY=1"); err != nil {
+		d.log.Warn(err.Error())
+	}
+	<-ctx.Done()
+	return context.Cause(ctx)
+}
+
+func (d *daemon) ended(cause error) bool {
+	return errors.Is(cause, errStopRequested) || errors.Is(cause, errSignal)
+}
+
+// heed acts on signals until ctx ends.
+func (d *daemon) heed(ctx context.Context, signals <-chan os.Signal) {
+	for {
+		select {
+		case s := <-signals:
+			if s != syscall.SIGHUP {
+				d.stop(errSignal)
+				return
+			}
+			remarks, err := d.Reload(ctx)
+			for _, r := range remarks {
+				d.log.Info(r)
+			}
+			if err != nil {
+				d.log.Error("cannot reload", "error", err)
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// openLog directs the log to a file where the daemon is in the background.
+func (d *daemon) openLog(level slog.Leveler) error {
+	d.out = d.p.stderr
+	if d.ready.detached() && d.kind == "up" {
+		f, err := openLogFile(d.p.runDir, d.name)
+		if err != nil {
+			return err
+		}
+		d.out = f.f
+		d.log = newLog(f, level)
+		return nil
+	}
+	d.log = newLog(d.p.stderr, level)
+	return nil
+}
+
+// Status implements [control.Service].
+func (d *daemon) Status() control.Instance {
+	return control.Instance{
+		Name: d.name, Kind: d.kind, PID: os.Getpid(), Version: version(), Started: d.started.UTC().Truncate(time.Second),
+		File: d.file, Tunnels: d.body.status(),
+	}
+}
+
+// Reload implements [control.Service].
+func (d *daemon) Reload(ctx context.Context) ([]string, error) {
+	d.ops.Lock()
+	defer d.ops.Unlock()
+	select {
+	case <-d.tornDown:
+		return nil, errors.New("the daemon is ending")
+	default:
+	}
+	return d.body.reload(ctx)
+}
+
+// Down implements [control.Service].
+func (d *daemon) Down(ctx context.Context) error {
+	d.stop(errStopRequested)
+	select {
+	case <-d.tornDown:
+		return d.downErr
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// hintDescriptors names the remedy where a process has run out of file descriptors.
+func hintDescriptors(err error) error {
+	if errors.Is(err, syscall.EMFILE) {
+		if _, ok := errors.AsType[*hintedError](err); !ok {
+			return hint(err, "raise the limit of open files (ulimit -n)")
+		}
+	}
+	return err
+}

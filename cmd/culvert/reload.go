@@ -1,0 +1,34 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"culvert/cmd/culvert/control"
+)
+
+func (p *program) reload() *cobra.Command {
+	return &cobra.Command{
+		Use:   "reload NAME",
+		Short: "apply a changed file",
+		Long: `Usage: culvert reload NAME|FILE
+
+Makes the daemon of the instance NAME read its file again and apply what changed: peers, keys, port, addresses, routes,
+whole tunnels. Sessions with peers that stay are not interrupted, unless the tunnel's own key changed; peers added
+with wg are removed. A wrong file changes nothing (exit code 78).
+`,
+		Args: needArgs("NAME"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			name := instanceName(args[0])
+			remarks, err := control.Reload(p.runDir, name)
+			for _, r := range remarks {
+				fmt.Fprintln(p.stderr, r)
+			}
+			if err != nil {
+				return p.callError(name, err)
+			}
+			return nil
+		},
+	}
+}

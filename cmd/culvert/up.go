@@ -1,0 +1,108 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"culvert/config"
+)
+
+func (p *program) up() *cobra.Command {
+	var foreground, debug bool
+	cmd := &cobra.Command{
+		Use:   "up FILE",
+		Short: "start the tunnels of a file",
+		Long: `Usage: culvert up FILE [-f] [--debug]
+
+Starts a daemon with the tunnels of FILE: NAME.yaml in culvert's format, or NAME.conf in wg-quick's. It returns once the
+tunnels are up, with addresses and routes; a handshake may still be under way. Nothing is touched where the file is wrong (exit
+code 78), and a start that fails half-way takes back what it did.
+
+  -f, --foreground   do not start a daemon: run until SIGTERM or Ctrl-C, log to stderr (for systemd: Type=notify)
+  --debug            log each handshake as well
+
+The daemon's log is /run/culvert/NAME.log; its interfaces can also be looked at and changed with wg. SIGHUP reloads.
+`,
+		Args: needArgs("FILE"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			path, err := filepath.Abs(args[0])
+			if err != nil {
+				return err
+			}
+			file, err := loadConfig(path)
+			if err != nil {
+				return configHint(args[0], err)
+			}
+			ready, err := takeReadyPipe()
+			if err != nil {
+				return err
+			}
+			if !ready.detached() {
+				p.warn(file.Warnings)
+			}
+			if !foreground && !ready.detached() {
+				again := []string{"up", path}
+				if debug {
+					again = append(again, "--debug")
+				}
+				return p.detach(nil, again...)
+			}
+			level := slog.LevelInfo
+			if debug {
+				level = slog.LevelDebug
+			}
+			d := &daemon{p: p, name: file.Instance, kind: "up", file: path, ready: ready}
+			d.body = &instance{d: d, kernel: linux(), file: file}
+			return ready.report(d.serve(level))
+		},
+	}
+	cmd.Flags().BoolVarP(&foreground, "foreground", "f", false, "")
+	cmd.Flags().BoolVar(&debug, "debug", false, "")
+	return cmd
+}
+
+// loadConfig loads a file and checks what it takes more than the file to know.
+func loadConfig(path string) (*config.File, error) {
+	file, err := config.Load(path)
+	if err != nil {
+		return nil, err
+	}
+	var errs config.Errors
+	for i := range file.Tunnels {
+		t := &file.Tunnels[i]
+		if anyHooks(t.Hooks) {
+			if err := trustedFolder(path); err != nil {
+				errs = append(errs, file.ErrorAt(t.Pos, err.Error(), "", err))
+			}
+		}
+	}
+	if len(errs) > 0 {
+		return nil, errs
+	}
+	return file, nil
+}
+
+// configHint helps those who gave an instance's name instead of a file's.
+func configHint(arg string, err error) error {
+	if !errors.Is(err, fs.ErrNotExist) && filepath.Ext(arg) != "" || filepath.Base(arg) != arg {
+		return err
+	}
+	for _, guess := range []string{"/etc/culvert/" + arg, "/etc/culvert/" + arg + ".yaml", "/etc/wireguard/" + arg + ".conf", arg + ".yaml", arg + ".conf"} {
+		if _, statErr := os.Stat(guess); statErr == nil {
+			return hint(err, "did you mean %s?", guess)
+		}
+	}
+	return err
+}
+
+func (p *program) warn(warnings []*config.Error) {
+	for _, w := range warnings {
+		fmt.Fprintf(p.stderr, "warning: %v\n", w)
+	}
+}
