@@ -22,8 +22,9 @@ type Stamper struct {
 	mac1Key [blake2s.Size]byte
 	open    cipher.AEAD
 
-	last     mac  // mac1 of the last message
-	awaiting bool // last was sent, and no cookie for it has come
+	last     mac    // mac1 of the last message
+	index    uint32 // sender index of the last message
+	awaiting bool   // last was sent, and no cookie for it has come
 
 	cookie mac
 	since  time.Duration
@@ -42,6 +43,7 @@ func (s *Stamper) Stamp(msg []byte, now time.Duration) {
 		panic("cookie: Stamp of a message that carries no macs")
 	}
 	s.last = keyed(s.mac1Key[:], coveredByMAC1(msg))
+	s.index = noise.SenderIndex(msg)
 	s.awaiting = true
 	copy(mac1Of(msg), s.last[:])
 
@@ -55,11 +57,11 @@ func (s *Stamper) Stamp(msg []byte, now time.Duration) {
 	}
 }
 
-// ConsumeReply takes the cookie out of a cookie reply (WireGuard paper §5.4.7), to be used from time now on. The caller has matched
-// its receiver index. Only one reply is taken per message sent, so that a replayed one does not prolong a cookie's life. On
-// error, which is [ErrCookie], nothing changes.
+// ConsumeReply takes the cookie out of a cookie reply (WireGuard paper §5.4.7), to be used from time now on. It must be addressed
+// to the sender index of the last message and sealed with its mac1. Only one reply is taken per message sent, so that a
+// replayed one does not prolong a cookie's life. On error, which is [ErrCookie], nothing changes.
 func (s *Stamper) ConsumeReply(reply []byte, now time.Duration) error {
-	if typ, ok := noise.MessageType(reply); !ok || typ != noise.TypeCookieReply || !s.awaiting {
+	if typ, ok := noise.MessageType(reply); !ok || typ != noise.TypeCookieReply || !s.awaiting || noise.ReceiverIndex(reply) != s.index {
 		return ErrCookie
 	}
 	var cookie mac

@@ -16,7 +16,7 @@ func TestFrom(t *testing.T) {
 		{time.Unix(0, 1<<24), "400000000000000a01000000"},
 		{time.Unix(1, 999_999_999), "400000000000000b3b000000"},
 		{time.Unix(-1, 0), "400000000000000900000000"},
-		{time.Date(2026, 1, 2, 3, 4, 5, 0x1234567, time.FixedZone("", 3600)), "400000006957275f01000000"},
+		{time.Date(2026, 1, 2, 3, 4, 5, 0x1234567, time.FixedZone("", 3600)), "400000006957279f01000000"},
 	} {
 		if got := From(c.wall); hex.EncodeToString(got[:]) != c.want {
 			t.Errorf("From(%v) = %x, want %s", c.wall, got, c.want)
