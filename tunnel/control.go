@@ -173,7 +173,7 @@ func (c *control) giveUp(p *peer) {
 	t := c.tunnel
 	p.mu.Lock()
 	p.cancelPending()
-	n := p.staged.clear(&t.stagedBytes)
+	n := p.clearStaged()
 	p.mu.Unlock()
 	t.drops.add(DropOutHandshake, n)
 	t.debugf("%s: peer %s: no answer for %v, giving up until there is traffic", t.name(), shortKey(p.public), session.RekeyAttemptTime)
@@ -197,6 +197,7 @@ func (c *control) sealStaged(p *peer, kp *keypair, now time.Duration) {
 	p.staged.clear(&t.stagedBytes)
 	if ep == nil {
 		t.drops.add(DropOutNoEndpoint, len(waiting))
+		p.waiting.Store(false)
 		return
 	}
 	for i := range waiting {
@@ -208,6 +209,7 @@ func (c *control) sealStaged(p *peer, kp *keypair, now time.Duration) {
 	}
 	c.staged.buf = nil
 	c.batch.flush()
+	p.waiting.Store(false)
 }
 
 // keepalive sends an empty data message, or asks for a session to send it under.

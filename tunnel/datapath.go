@@ -85,7 +85,7 @@ func (w *outbound) packet(lo, hi int, o device.Offload, now time.Duration) {
 		return
 	}
 	kp := p.current.Load()
-	if !kp.maySend(now) {
+	if !kp.maySend(now) || p.waiting.Load() {
 		if kp = p.stage(packet, o, now); kp == nil {
 			return
 		}

@@ -39,12 +39,12 @@ func (c *control) initiate(p *peer, now time.Duration) {
 		return
 	}
 	if p.remote == nil {
-		t.drops.add(DropOutNoKey, p.staged.clear(&t.stagedBytes))
+		t.drops.add(DropOutNoKey, p.clearStaged())
 		return
 	}
 	ep := p.endpoint.Load()
 	if ep == nil {
-		t.drops.add(DropOutNoEndpoint, p.staged.clear(&t.stagedBytes))
+		t.drops.add(DropOutNoEndpoint, p.clearStaged())
 		return
 	}
 	p.lastInitiation.Store(int64(now))

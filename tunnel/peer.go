@@ -24,6 +24,7 @@ type peer struct {
 	endpoint atomic.Pointer[transport.Endpoint] // nil while unknown
 	left     bool                               // takes no endpoint any more; guarded by the endpoint set's lock
 	current  atomic.Pointer[keypair]            // what is sent with; nil without a session
+	waiting  atomic.Bool                        // packets are staged, and go before any other
 	timers   timers
 
 	sentBytes, sentPackets         atomic.Uint64 // UDP payload bytes; messages
@@ -93,16 +94,29 @@ func (p *peer) stage(packet []byte, o device.Offload, now time.Duration) *keypai
 		return kp
 	}
 	lost, why := p.staged.push(packet, o, &p.tunnel.stagedBytes)
+	p.waiting.Store(len(p.staged.packets) > 0)
 	p.mu.Unlock()
 	if lost > 0 {
 		p.tunnel.drops.add(why, lost)
 	}
-	if ready {
+	switch {
+	case ready:
 		p.tunnel.attention.add(p) // what waits goes first
-	} else {
+	case p.timers.retransmit.Load() != 0:
 		p.requestHandshake(now)
+	case p.wantHandshake.CompareAndSwap(false, true):
+		// No initiation will be repeated. Even where a response was sent just now its confirmation may be lost, and
+		// then nothing else would ever send this packet.
+		p.tunnel.attention.add(p)
 	}
 	return nil
+}
+
+// clearStaged drops all staged packets and returns how many there were. The lock is held.
+func (p *peer) clearStaged() int {
+	n := p.staged.clear(&p.tunnel.stagedBytes)
+	p.waiting.Store(false)
+	return n
 }
 
 // setEndpoint changes where the peer is sent to; nil forgets it.
@@ -219,7 +233,7 @@ func (p *peer) stop(why DropReason) {
 	defer p.mu.Unlock()
 	p.timers.stop()
 	p.eraseKeys()
-	if n := p.staged.clear(&p.tunnel.stagedBytes); n > 0 {
+	if n := p.clearStaged(); n > 0 {
 		p.tunnel.drops.add(why, n)
 	}
 }
