@@ -35,6 +35,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	// Under the name culvert-wg it is the program wg-quick expects in WG_QUICK_USERSPACE_IMPLEMENTATION.
 	if filepath.Base(args[0]) == "culvert-wg" {
 		rest = append([]string{"wg"}, rest...)
+		p.name = "culvert" // what it is started again as, with the command spelled out
 	}
 	root := p.root()
 	root.SetArgs(rest)
@@ -104,7 +105,7 @@ func (p *program) root() *cobra.Command {
 		return &usageError{err.Error(), cmd.CommandPath()}
 	})
 	root.AddCommand(p.genkey(), p.genpsk(), p.pubkey(), p.check(), p.up(), p.down(), p.reload(), p.status(),
-		p.importCommand(), p.export(), p.wg(), p.versionCommand())
+		p.importCommand(), p.export(), p.wg(), p.demo(), p.versionCommand())
 	for _, c := range root.Commands() {
 		c.DisableFlagsInUseLine = true
 	}

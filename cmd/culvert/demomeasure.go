@@ -1,0 +1,375 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/net/icmp"
+	"golang.org/x/net/ipv4"
+)
+
+// demoEnds are two ends of a tunnel, a and b, with what it takes to send something from a to b.
+type demoEnds struct {
+	devices string // "tun" or "memory"
+	listen  func() (net.Listener, error)
+	dial    func(ctx context.Context) (net.Conn, error)
+	pinger  func() (echoConn, error)
+	usage   func() (usage, error)
+	close   func() error
+}
+
+// echoConn carries ICMP messages to b and back, without IP headers.
+type echoConn interface {
+	io.ReadWriteCloser
+	SetReadDeadline(time.Time) error
+}
+
+// usage is what the daemons used so far.
+type usage struct {
+	cpu     time.Duration
+	peakRSS []uint64 // bytes, of each process
+}
+
+// demoResult is what --json prints: times in milliseconds, sizes in bytes.
+type demoResult struct {
+	Devices     string   `json:"devices"` // "tun", or "memory"
+	Because     string   `json:"because,omitempty"`
+	Wire        string   `json:"wire"`
+	FirstPing   float64  `json:"first_ping_ms"` // the handshake included
+	RTT         rtts     `json:"rtt_ms"`
+	LoadedRTT   rtts     `json:"loaded_rtt_ms"` // while TCP is sent
+	Seconds     float64  `json:"tcp_seconds"`
+	Bytes       uint64   `json:"tcp_bytes"`
+	Rate        float64  `json:"tcp_bits_per_second"`
+	CPUPerGB    float64  `json:"cpu_seconds_per_gb"` // both daemons; in memory the whole process
+	PeakRSS     []uint64 `json:"peak_rss_bytes"`
+	PingsLost   int      `json:"pings_lost"`
+	PingsLostIn int      `json:"pings_lost_loaded"`
+}
+
+// rtts sums up round trip times.
+type rtts struct {
+	Count int     `json:"count"`
+	Min   float64 `json:"min"`
+	Mean  float64 `json:"mean"`
+	Max   float64 `json:"max"`
+}
+
+func (r *rtts) add(d time.Duration) {
+	ms := float64(d) / float64(time.Millisecond)
+	if r.Count == 0 || ms < r.Min {
+		r.Min = ms
+	}
+	r.Max = max(r.Max, ms)
+	r.Mean += (ms - r.Mean) / float64(r.Count+1)
+	r.Count++
+}
+
+const (
+	firstPingTime = 15 * time.Second // for the handshake, which is tried again every 5 s
+	pingTime      = 2 * time.Second
+	pingCount     = 20
+	pingPause     = 20 * time.Millisecond
+)
+
+// measure sends pings and then TCP from a to b.
+func measure(ctx context.Context, s *show, ends *demoEnds, length time.Duration) (*demoResult, error) {
+	r := &demoResult{Devices: ends.devices, Wire: "wireguard"}
+	conn, err := ends.pinger()
+	if err != nil {
+		return nil, fmt.Errorf("cannot open a socket for pings: %w", err)
+	}
+	defer conn.Close()
+	ping := &pinger{conn: conn}
+	first, err := ping.first(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r.FirstPing = float64(first) / float64(time.Millisecond)
+	s.step("handshake and first ping: %.2f ms", r.FirstPing)
+	if r.RTT, r.PingsLost, err = ping.many(ctx, pingCount); err != nil {
+		return nil, err
+	}
+	s.step("ping: %s", r.RTT)
+	return r, r.transfer(ctx, s, ends, ping, length)
+}
+
+// transfer sends TCP for the given time, with pings beside it.
+func (r *demoResult) transfer(ctx context.Context, s *show, ends *demoEnds, ping *pinger, length time.Duration) (err error) {
+	l, err := ends.listen()
+	if err != nil {
+		return fmt.Errorf("cannot listen for TCP: %w", err)
+	}
+	defer l.Close()
+	var received atomic.Uint64
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer l.Close() // before the wait, which it ends
+	wg.Go(func() {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		drain(c, &received)
+	})
+	dialCtx, cancel := context.WithTimeout(ctx, firstPingTime)
+	c, err := ends.dial(dialCtx)
+	cancel()
+	if err != nil {
+		return fmt.Errorf("cannot connect by TCP through the tunnel: %w", err)
+	}
+	defer c.Close()
+	before, err := ends.usage()
+	if err != nil {
+		return err
+	}
+	sendCtx, stop := context.WithTimeout(ctx, length)
+	defer stop()
+	start := time.Now()
+	var sendErr error
+	wg.Go(func() {
+		defer stop()
+		sendErr = flood(sendCtx, c)
+	})
+	var pinging sync.WaitGroup
+	pinging.Go(func() {
+		r.LoadedRTT, r.PingsLostIn, _ = ping.many(sendCtx, -1)
+	})
+	pause := time.Second
+	if s.live {
+		pause = 100 * time.Millisecond
+	}
+	tick := time.NewTicker(pause)
+	defer tick.Stop()
+	last, lastAt := uint64(0), start
+	for sendCtx.Err() == nil {
+		select {
+		case now := <-tick.C:
+			n := received.Load()
+			s.progress(now.Sub(start), length, n, 8*float64(n-last)/now.Sub(lastAt).Seconds())
+			last, lastAt = n, now
+		case <-sendCtx.Done():
+		}
+	}
+	elapsed := time.Since(start)
+	r.Bytes = received.Load()
+	after, err := ends.usage()
+	c.Close()
+	l.Close()
+	pinging.Wait()
+	wg.Wait()
+	s.endLine()
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case sendErr != nil:
+		return fmt.Errorf("sending TCP through the tunnel: %w", sendErr)
+	case err != nil:
+		return err
+	case r.Bytes == 0:
+		return errors.New("no TCP came through the tunnel")
+	}
+	r.Seconds = elapsed.Seconds()
+	r.Rate = 8 * float64(r.Bytes) / r.Seconds
+	r.CPUPerGB = (after.cpu - before.cpu).Seconds() / (float64(r.Bytes) / 1e9)
+	r.PeakRSS = after.peakRSS
+	return nil
+}
+
+const chunk = 256 << 10
+
+// flood writes until ctx ends.
+func flood(ctx context.Context, c net.Conn) error {
+	defer context.AfterFunc(ctx, func() { c.SetWriteDeadline(time.Unix(1, 0)) })()
+	buf := make([]byte, chunk)
+	for {
+		if _, err := c.Write(buf); err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return err
+		}
+	}
+}
+
+func drain(c net.Conn, received *atomic.Uint64) {
+	buf := make([]byte, chunk)
+	for {
+		n, err := c.Read(buf)
+		received.Add(uint64(n))
+		if err != nil {
+			return
+		}
+	}
+}
+
+// pinger sends ICMP echo requests, one at a time.
+type pinger struct {
+	conn echoConn
+	seq  uint16
+}
+
+var errNoReply = errors.New("no reply")
+
+// once sends one request and waits for its reply.
+func (p *pinger) once(ctx context.Context, limit time.Duration) (time.Duration, error) {
+	p.seq++
+	var data [56]byte
+	binary.BigEndian.PutUint16(data[:], p.seq)
+	m := icmp.Message{Type: ipv4.ICMPTypeEcho, Body: &icmp.Echo{ID: os.Getpid() & 0xffff, Seq: int(p.seq), Data: data[:]}}
+	b, err := m.Marshal(nil)
+	if err != nil {
+		return 0, err
+	}
+	start := time.Now()
+	if err := p.conn.SetReadDeadline(start.Add(limit)); err != nil {
+		return 0, err
+	}
+	defer context.AfterFunc(ctx, func() { p.conn.SetReadDeadline(time.Unix(1, 0)) })()
+	if _, err := p.conn.Write(b); err != nil {
+		return 0, err
+	}
+	for in := make([]byte, 1500); ; {
+		n, err := p.conn.Read(in)
+		if ctx.Err() != nil {
+			return 0, ctx.Err()
+		}
+		if ne, ok := errors.AsType[net.Error](err); ok && ne.Timeout() || errors.Is(err, os.ErrDeadlineExceeded) {
+			return 0, errNoReply
+		}
+		if err != nil {
+			return 0, err
+		}
+		// The identifier may have been changed on the way, by the socket; the sequence number is ours.
+		reply, err := icmp.ParseMessage(1, in[:n])
+		if err != nil || reply.Type != ipv4.ICMPTypeEchoReply {
+			continue
+		}
+		if e, ok := reply.Body.(*icmp.Echo); ok && e.Seq == int(p.seq) && len(e.Data) == len(data) && [56]byte(e.Data) == data {
+			return time.Since(start), nil
+		}
+	}
+}
+
+// first pings until a reply comes: the handshake happens on the way.
+func (p *pinger) first(ctx context.Context) (time.Duration, error) {
+	d, err := p.once(ctx, firstPingTime)
+	if errors.Is(err, errNoReply) {
+		return 0, fmt.Errorf("no ping came through the tunnel within %v", firstPingTime)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("ping: %w", err)
+	}
+	return d, nil
+}
+
+// many sends count pings, or with -1 as many as there is time for.
+func (p *pinger) many(ctx context.Context, count int) (r rtts, lost int, err error) {
+	pause := time.NewTicker(pingPause)
+	defer pause.Stop()
+	for i := 0; i != count; i++ {
+		d, err := p.once(ctx, pingTime)
+		switch {
+		case ctx.Err() != nil:
+			return r, lost, ctx.Err()
+		case errors.Is(err, errNoReply):
+			lost++
+		case err != nil:
+			return r, lost, fmt.Errorf("ping: %w", err)
+		default:
+			r.add(d)
+		}
+		select {
+		case <-pause.C:
+		case <-ctx.Done():
+			return r, lost, ctx.Err()
+		}
+	}
+	if r.Count == 0 {
+		return r, lost, errors.New("no ping came back through the tunnel")
+	}
+	return r, lost, nil
+}
+
+func (r rtts) String() string {
+	return fmt.Sprintf("RTT min/mean/max %.3f/%.3f/%.3f ms, %d replies", r.Min, r.Mean, r.Max, r.Count)
+}
+
+// rateText words bits per second.
+func rateText(bits float64) string {
+	if bits >= 1e9 {
+		return fmt.Sprintf("%.2f Gbit/s", bits/1e9)
+	}
+	return fmt.Sprintf("%.1f Mbit/s", bits/1e6)
+}
+
+// write sums the demo up.
+func (r *demoResult) write(w io.Writer) error {
+	b := bufio.NewWriter(w)
+	who := "both daemons"
+	if r.Devices == "memory" {
+		fmt.Fprintf(b, "\nIn memory (%s), which says little about speed: real devices need root and /dev/net/tun.\n", r.Because)
+		who = "the whole process"
+	}
+	fmt.Fprintf(b, "\nhandshake and first ping  %.2f ms\n", r.FirstPing)
+	fmt.Fprintf(b, "ping, idle                %s\n", r.RTT)
+	if r.LoadedRTT.Count > 0 {
+		fmt.Fprintf(b, "ping, while TCP is sent   %s\n", r.LoadedRTT)
+	}
+	fmt.Fprintf(b, "TCP, one flow             %s (%s in %.1f s)\n", rateText(r.Rate), bytesText(r.Bytes), r.Seconds)
+	fmt.Fprintf(b, "CPU                       %.2f s per GB, %s\n", r.CPUPerGB, who)
+	var peaks []string
+	for _, n := range r.PeakRSS {
+		peaks = append(peaks, bytesText(n))
+	}
+	fmt.Fprintf(b, "peak memory               %s\n", strings.Join(peaks, " and "))
+	return b.Flush()
+}
+
+// processUsage reads what a process used, from /proc (proc_pid_stat(5)).
+func processUsage(pid string) (cpu time.Duration, peakRSS uint64, err error) {
+	stat, err := os.ReadFile("/proc/" + pid + "/stat")
+	if err != nil {
+		return 0, 0, err
+	}
+	// The second field is a name in parentheses that may hold anything; fields are counted from behind it.
+	_, rest, ok := strings.Cut(string(stat), ") ")
+	f := strings.Fields(rest)
+	if !ok || len(f) < 13 {
+		return 0, 0, errors.New("/proc/" + pid + "/stat cannot be understood")
+	}
+	const tick = time.Second / 100 // USER_HZ is 100 on every architecture Go runs Linux on
+	for _, s := range f[11:13] {   // utime, stime
+		n, err := strconv.ParseInt(s, 10, 64)
+		if err != nil {
+			return 0, 0, err
+		}
+		cpu += time.Duration(n) * tick
+	}
+	status, err := os.ReadFile("/proc/" + pid + "/status")
+	if err != nil {
+		return 0, 0, err
+	}
+	for line := range strings.Lines(string(status)) {
+		if v, ok := strings.CutPrefix(line, "VmHWM:"); ok {
+			kb, err := strconv.ParseUint(strings.TrimSuffix(strings.TrimSpace(v), " kB"), 10, 64)
+			if err != nil {
+				return 0, 0, err
+			}
+			peakRSS = kb << 10
+		}
+	}
+	return cpu, peakRSS, nil
+}

@@ -1,0 +1,110 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
+
+	"golang.zx2c4.com/wireguard/tun/netstack"
+
+	"culvert/crypto"
+	"culvert/setup"
+	"culvert/transport"
+	"culvert/tunnel"
+	"culvert/tunnel/device"
+)
+
+// memoryEnd is one end without a device: a network stack in memory on an engine.
+type memoryEnd struct {
+	inner  netip.Addr
+	key    crypto.PrivateKey
+	stack  *netstack.Net
+	engine *tunnel.Tunnel
+}
+
+// demoInMemory starts two engines in this process; their UDP goes over the loopback.
+func demoInMemory(ctx context.Context, s *show) (_ *demoEnds, err error) {
+	var u undo
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, u.run())
+		}
+	}()
+	a := &memoryEnd{inner: netip.MustParseAddr("10.77.0.1")}
+	b := &memoryEnd{inner: netip.MustParseAddr("10.77.0.2")}
+	for _, e := range []*memoryEnd{a, b} {
+		if err := e.start(ctx, &u); err != nil {
+			return nil, err
+		}
+	}
+	if err := a.connect(b); err != nil {
+		return nil, err
+	}
+	if err := b.connect(a); err != nil {
+		return nil, err
+	}
+	s.step("two engines over UDP on 127.0.0.1: %s to %s", a.inner, b.inner)
+	return &demoEnds{
+		devices: "memory",
+		listen: func() (net.Listener, error) {
+			return b.stack.ListenTCPAddrPort(netip.AddrPortFrom(b.inner, demoPort))
+		},
+		dial: func(ctx context.Context) (net.Conn, error) {
+			return a.stack.DialContextTCPAddrPort(ctx, netip.AddrPortFrom(b.inner, demoPort))
+		},
+		pinger: func() (echoConn, error) { return a.stack.DialPingAddr(a.inner, b.inner) },
+		usage: func() (usage, error) {
+			cpu, rss, err := processUsage("self")
+			return usage{cpu, []uint64{rss}}, err
+		},
+		close: u.run,
+	}, nil
+}
+
+func (e *memoryEnd) start(ctx context.Context, u *undo) (err error) {
+	if e.key, err = crypto.GeneratePrivateKey(); err != nil {
+		return err
+	}
+	tun, stack, err := netstack.CreateNetTUN([]netip.Addr{e.inner}, nil, setup.DefaultMTU)
+	if err != nil {
+		return fmt.Errorf("cannot make a network stack: %w", err)
+	}
+	e.stack = stack
+	dev := device.FromTUN(tun)
+	network := observe(transport.UDP{})
+	e.engine, err = tunnel.New(dev, network, tunnel.Options{})
+	if err != nil {
+		return errors.Join(err, dev.Close())
+	}
+	u.add("close an engine", e.engine.Close)
+	if err := e.engine.Configure(tunnel.Change{PrivateKey: &e.key}); err != nil {
+		return err
+	}
+	return network.wait(ctx, e.engine.Done())
+}
+
+// connect makes the other end a peer.
+func (e *memoryEnd) connect(to *memoryEnd) error {
+	port, err := to.port()
+	if err != nil {
+		return err
+	}
+	at := transport.Endpoint{Remote: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port)}
+	return e.engine.Configure(tunnel.Change{Peers: []tunnel.PeerChange{{
+		PublicKey: to.key.Public(), Endpoint: &at,
+		AllowedIPs: []tunnel.AllowedIPChange{{Prefix: netip.PrefixFrom(to.inner, 32)}},
+	}}})
+}
+
+// port is the UDP port the kernel picked. The engine notes it a moment after the socket is open.
+func (e *memoryEnd) port() (uint16, error) {
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		if s := e.engine.Status(); s.Up {
+			return s.ListenPort, nil
+		}
+	}
+	return 0, errors.New("an engine did not open its port")
+}
