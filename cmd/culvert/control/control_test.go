@@ -287,3 +287,27 @@ func TestDown(t *testing.T) {
 		t.Errorf("Down = %v", err)
 	}
 }
+
+// A lock that is held by nobody who answers is waited for: its holder has been killed, or is just starting.
+func TestLockOfDyingProcess(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Chmod(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	dying, err := takeLock(lockPath(dir, "wg0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	freed := make(chan struct{})
+	time.AfterFunc(50*time.Millisecond, func() { close(freed); dying.Close() })
+	l, err := Listen(dir, "wg0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	select {
+	case <-freed:
+	default:
+		t.Error("the lock was taken while it was held")
+	}
+}

@@ -50,7 +50,7 @@ func Listen(dir, name string) (*Listener, error) {
 	if err := prepareDir(dir); err != nil {
 		return nil, err
 	}
-	lock, err := takeLock(lockPath(dir, name))
+	lock, err := awaitLock(dir, name)
 	if err != nil {
 		return nil, err
 	}
@@ -101,6 +101,23 @@ func prepareDir(dir string) error {
 		return fmt.Errorf("run directory %s is writable by others (mode %#o): run chmod go-w %s", dir, st.Mode().Perm(), dir)
 	}
 	return nil
+}
+
+// dyingTime is how long a lock without a daemon behind it is waited for.
+const dyingTime = 3 * time.Second
+
+// awaitLock locks the instance. The kernel frees a killed process's lock only some time after everything else of it has
+// gone, even its devices; so a lock whose holder does not answer is waited for.
+func awaitLock(dir, name string) (*os.File, error) {
+	for end := time.Now().Add(dyingTime); ; time.Sleep(10 * time.Millisecond) {
+		lock, err := takeLock(lockPath(dir, name))
+		if !errors.Is(err, ErrRunning) || time.Now().After(end) {
+			return lock, err
+		}
+		if _, err := call(dir, name, OpStatus, dyingTime); err == nil {
+			return nil, ErrRunning
+		}
+	}
 }
 
 // takeLock opens and locks path. A process that ends removes the file, so the file locked may be one that has just
