@@ -1,0 +1,163 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"time"
+
+	"culvert/internal/lab"
+)
+
+// agentArgument makes this program an agent: a process inside a namespace that makes load and measures it. It is told
+// what to do over its standard input and answers on its standard output, so control traffic crosses no network.
+const agentArgument = "agent"
+
+// request is one line to an agent; it answers each before it reads the next.
+type request struct {
+	Op   string
+	Args json.RawMessage
+}
+
+// response is an agent's answer.
+type response struct {
+	Error  string `json:",omitempty"`
+	Result json.RawMessage
+}
+
+// operation takes its arguments as JSON and returns what the answer is made of.
+type operation func(args json.RawMessage) (any, error)
+
+// operations are what an agent can do, by name.
+type operations map[string]operation
+
+func (o operations) answer(req request) (resp response) {
+	f, ok := o[req.Op]
+	if !ok {
+		return response{Error: fmt.Sprintf("there is no operation %q", req.Op)}
+	}
+	result, err := f(req.Args)
+	if err == nil {
+		resp.Result, err = json.Marshal(result)
+	}
+	if err != nil {
+		return response{Error: err.Error()}
+	}
+	return resp
+}
+
+// operationOf makes an operation of a function of one argument.
+func operationOf[A, R any](f func(A) (R, error)) operation {
+	return func(raw json.RawMessage) (any, error) {
+		var args A
+		if err := json.Unmarshal(raw, &args); err != nil {
+			return nil, err
+		}
+		return f(args)
+	}
+}
+
+// none stands for no arguments, or no result.
+type none struct{}
+
+// serveAgent carries out requests until its input ends.
+func serveAgent(in io.Reader, out io.Writer) error {
+	var tcp tcpLoad
+	var udp udpSink
+	defer tcp.stop(none{})
+	defer udp.close()
+	operations := operations{
+		"tcp-listen": operationOf(tcp.listen),
+		"tcp-send":   operationOf(tcp.send),
+		"tcp-count":  operationOf(tcp.count),
+		"tcp-stop":   operationOf(tcp.stop),
+		"udp-listen": operationOf(udp.listen),
+		"udp-result": operationOf(udp.result),
+		"udp-send":   operationOf(sendUDP),
+		"ping":       operationOf(ping),
+	}
+	requests, responses := json.NewDecoder(in), json.NewEncoder(out)
+	for {
+		var req request
+		if err := requests.Decode(&req); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return fmt.Errorf("read request: %w", err)
+		}
+		if err := responses.Encode(operations.answer(req)); err != nil {
+			return fmt.Errorf("write response: %w", err)
+		}
+	}
+}
+
+// agent is the other side: a handle on an agent's process. It serves one call at a time.
+type agent struct {
+	requests  *json.Encoder
+	responses *json.Decoder
+	stop      func()
+	stderr    bytes.Buffer
+}
+
+func newAgent(in io.Writer, out io.Reader, stop func()) *agent {
+	return &agent{requests: json.NewEncoder(in), responses: json.NewDecoder(out), stop: stop}
+}
+
+// startAgent starts an agent on the host; it ends with the stage.
+func startAgent(s *stage, host *lab.Host) (*agent, error) {
+	program, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(s.Context())
+	cmd := exec.CommandContext(ctx, program, agentArgument)
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	a := newAgent(in, out, cancel)
+	cmd.Stderr = &a.stderr
+	if err := host.Start(cmd); err != nil {
+		cancel()
+		return nil, fmt.Errorf("start an agent on %s: %w", host.Name, err)
+	}
+	s.Cleanup(func() {
+		cancel()
+		_ = cmd.Wait() // killed
+	})
+	return a, nil
+}
+
+// callMargin is how much longer than told an agent may take before it counts as stuck.
+const callMargin = 30 * time.Second
+
+// call has an agent do something that lasts about that long.
+func call[R any](a *agent, op string, args any, lasting time.Duration) (result R, err error) {
+	watch := time.AfterFunc(lasting+callMargin, a.stop)
+	defer watch.Stop()
+	raw, err := json.Marshal(args)
+	if err != nil {
+		return result, err
+	}
+	var resp response
+	if err = a.requests.Encode(request{op, raw}); err == nil {
+		err = a.responses.Decode(&resp)
+	}
+	switch {
+	case err != nil:
+		return result, fmt.Errorf("%s: the agent is gone: %w", op, err)
+	case resp.Error != "":
+		return result, fmt.Errorf("%s: %s", op, resp.Error)
+	}
+	return result, json.Unmarshal(resp.Result, &result)
+}

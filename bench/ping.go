@@ -1,0 +1,111 @@
+package main
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/net/icmp"
+	"golang.org/x/net/ipv4"
+)
+
+// pingRun says what to ping and how often. The kernel answers, so no scheduling of a receiving program is in the time.
+type pingRun struct {
+	To       netip.Addr // IPv4
+	Count    int
+	Interval time.Duration
+	Wait     time.Duration // for the replies, after the last request
+}
+
+// pingResult has the round-trip time of each request that was answered.
+type pingResult struct {
+	Times []time.Duration
+	Lost  int
+}
+
+// maxPings is how many requests fit the sequence number.
+const maxPings = 1 << 16
+
+// pingPayload is that of ping(8), in bytes.
+const pingPayload = 56
+
+var pingID atomic.Uint32
+
+// ping sends echo requests and collects the replies.
+func ping(p pingRun) (pingResult, error) {
+	if p.Count < 1 || p.Count > maxPings || p.Interval <= 0 {
+		return pingResult{}, errors.New("ping: count or interval out of range")
+	}
+	conn, err := icmp.ListenPacket("ip4:icmp", "")
+	if err != nil {
+		return pingResult{}, err
+	}
+	defer conn.Close()
+	// Not the process's number alone: replies to the measurement before may still be on their way.
+	id := int(uint16(os.Getpid()) + uint16(pingID.Add(1)<<10))
+	sent := make([]atomic.Int64, p.Count) // nanoseconds since start; 0: not yet
+	start := time.Now()
+	replies := make(chan []time.Duration, 1)
+	go func() { replies <- collectReplies(conn, start, id, sent) }()
+	err = sendRequests(conn, p, start, id, sent)
+	if err == nil {
+		err = conn.SetReadDeadline(time.Now().Add(p.Wait))
+	}
+	if err != nil {
+		conn.Close()
+		<-replies
+		return pingResult{}, err
+	}
+	times := <-replies
+	return pingResult{times, p.Count - len(times)}, nil
+}
+
+func sendRequests(conn *icmp.PacketConn, p pingRun, start time.Time, id int, sent []atomic.Int64) error {
+	tick := time.NewTicker(p.Interval)
+	defer tick.Stop()
+	to := &net.IPAddr{IP: p.To.AsSlice()}
+	for seq := range p.Count {
+		if seq > 0 {
+			<-tick.C
+		}
+		echo := &icmp.Echo{ID: id, Seq: seq, Data: make([]byte, pingPayload)}
+		request, err := (&icmp.Message{Type: ipv4.ICMPTypeEcho, Body: echo}).Marshal(nil)
+		if err != nil {
+			return err
+		}
+		sent[seq].Store(max(1, time.Since(start).Nanoseconds()))
+		if _, err := conn.WriteTo(request, to); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// collectReplies returns the times of the first reply to each request, until there is one to each or the connection's
+// deadline passes.
+func collectReplies(conn *icmp.PacketConn, start time.Time, id int, sent []atomic.Int64) (times []time.Duration) {
+	answered := make([]bool, len(sent))
+	for buf := make([]byte, 2048); len(times) < len(sent); {
+		n, _, err := conn.ReadFrom(buf)
+		if err != nil {
+			return times
+		}
+		now := time.Since(start)
+		message, err := icmp.ParseMessage(1, buf[:n])
+		if err != nil || message.Type != ipv4.ICMPTypeEchoReply {
+			continue
+		}
+		echo, ok := message.Body.(*icmp.Echo)
+		if !ok || echo.ID != id || echo.Seq >= len(sent) || answered[echo.Seq] {
+			continue
+		}
+		if at := sent[echo.Seq].Load(); at != 0 {
+			answered[echo.Seq] = true
+			times = append(times, now-time.Duration(at))
+		}
+	}
+	return times
+}
