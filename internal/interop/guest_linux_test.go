@@ -12,7 +12,7 @@ import (
 
 // guestTests are the tests that make sense against the kernel; they run inside the guest, where its WireGuard is.
 const guestTests = "^Test(TunnelCarriesBothFamilies|PresharedKey|RestartedSide|NewPrivateKey|RemovedPeer|RekeyByTime|" +
-	"RoamingAddress|RoamingResponder|RoamingNATPort|KeepaliveThroughNAT|EndpointSwitchesFamily|SourceAddressSticks|" +
+	"RoamingAddress|RoamingResponder|RoamingNATPort|KeepaliveThroughNAT|EndpointSwitchesFamily|SourceAddressSticks|SourceAddressFollowsRoute|" +
 	"LossyUnderlay)$"
 
 // TestKernelWireGuard runs this test binary once more, in a QEMU guest whose kernel has WireGuard, with the kernel as one side of every

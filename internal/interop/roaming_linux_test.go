@@ -185,3 +185,32 @@ func TestSourceAddressSticks(t *testing.T) {
 		})
 	})
 }
+
+// A route to the other end changes to another interface: the source address that was right on the first one is given up.
+func TestSourceAddressFollowsRoute(t *testing.T) {
+	forPairs(t, func(t *testing.T, p pair) {
+		if p.responder.wandering {
+			return // its answers move the initiator's endpoint to an address with another route
+		}
+		forFamilies(t, func(t *testing.T, outer family) {
+			hostA, hostB := lab.NewHost(t, "a"), lab.NewHost(t, "b")
+			wires := []lab.Wire{lab.Link(t, hostA, hostB), lab.Link(t, hostA, hostB)}
+			far, whole := netip.MustParseAddr("10.250.0.1"), "/32"
+			if outer == ipv6 {
+				far, whole = netip.MustParseAddr("fd25::1"), "/128"
+			}
+			hostB.AddAddr("lo", far.String()+whole)
+			a, b := newSide(t, p.initiator, hostA, portA), newSide(t, p.responder, hostB, portB)
+			join(a, b, netip.AddrPortFrom(far, portB))
+			for i, wire := range append(wires, wires[0]) {
+				a.host.AddRoute(far.String()+whole, outer.of(wire.B).String(), wire.A.Device)
+				a.reaches(innerB.v4)
+				lab.Eventually(t, patience, fmt.Sprintf("a speaks from its address on wire %d", i), func() bool {
+					return a.host.Ping(innerB.v4) == nil && b.of(a).endpoint == netip.AddrPortFrom(outer.of(wire.A), portA)
+				})
+				b.reaches(innerA.v6)
+				a.host.DelRoute(far.String()+whole, outer.of(wire.B).String(), wire.A.Device)
+			}
+		})
+	})
+}

@@ -13,8 +13,12 @@ type instance struct {
 }
 
 type tunnelStatus struct {
-	Interface string
-	Drops     map[string]uint64
+	Interface  string
+	Drops      map[string]uint64
+	Handshakes struct {
+		CookiesSent     uint64 `json:"cookies_sent"`
+		CookiesReceived uint64 `json:"cookies_received"`
+	}
 }
 
 // culvertStatus is what culvert tells of a side it runs.
