@@ -2,19 +2,20 @@ package tunnel
 
 import (
 	"net/netip"
+	"slices"
 	"sync"
 
 	"culvert/transport"
 )
 
-// endpointSet counts the peers at each remote address, for the routing-loop check alone. It is asked only for packets that
+// endpointSet knows the peers at each remote address, for the routing-loop check alone. It is asked only for packets that
 // come from this tunnel's own port.
 type endpointSet struct {
 	mu    sync.RWMutex
-	peers map[netip.AddrPort]int
+	peers map[netip.AddrPort][]*peer
 }
 
-func (s *endpointSet) init() { s.peers = make(map[netip.AddrPort]int) }
+func (s *endpointSet) init() { s.peers = make(map[netip.AddrPort][]*peer) }
 
 // set changes p's endpoint; nil forgets it. A peer that has left keeps none.
 func (s *endpointSet) set(p *peer, to *transport.Endpoint) {
@@ -25,12 +26,18 @@ func (s *endpointSet) set(p *peer, to *transport.Endpoint) {
 	}
 	from := p.endpoint.Swap(to)
 	if from != nil {
-		if s.peers[from.Remote]--; s.peers[from.Remote] <= 0 {
+		at := s.peers[from.Remote]
+		if i := slices.Index(at, p); i >= 0 {
+			at = slices.Delete(at, i, i+1)
+		}
+		if len(at) == 0 {
 			delete(s.peers, from.Remote)
+		} else {
+			s.peers[from.Remote] = at
 		}
 	}
 	if to != nil {
-		s.peers[to.Remote]++
+		s.peers[to.Remote] = append(s.peers[to.Remote], p)
 	}
 }
 
@@ -42,8 +49,9 @@ func (s *endpointSet) leave(p *peer) {
 	s.set(p, nil)
 }
 
-func (s *endpointSet) has(a netip.AddrPort) bool {
+// any reports whether match says yes to one of the peers at a.
+func (s *endpointSet) any(a netip.AddrPort, match func(*peer) bool) bool {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	return s.peers[a] > 0
+	return slices.ContainsFunc(s.peers[a], match)
 }

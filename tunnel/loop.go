@@ -14,9 +14,11 @@ const (
 )
 
 // ownDatagram reports whether a packet from the device is one of this tunnel's own datagrams: UDP from its port to the
-// endpoint of one of its peers, with one of the protocol's messages in it. That happens when a route leads an endpoint into the
-// tunnel; sealed once more, such a packet would come round for ever, and grow each time. The later fragments of such a
-// datagram come round once, as a first fragment.
+// endpoint of one of its peers, with a message in it that bears an index of theirs. That happens when a route leads an
+// endpoint into the tunnel; sealed once more, such a packet would come round for ever, and grow each time. What is not
+// recognised comes round once, inside a datagram that is: later fragments, cookie replies, messages of a session that has
+// been replaced meanwhile. By the index the tunnel is told from the same server's clients on hosts behind this one, which
+// may well use the same port.
 func (t *Tunnel) ownDatagram(packet []byte) bool {
 	header := ippacket.Header6
 	if ippacket.Version(packet) == 4 {
@@ -27,13 +29,21 @@ func (t *Tunnel) ownDatagram(packet []byte) bool {
 	} else if packet[6] != protocolUDP {
 		return false
 	}
-	if len(packet) < header+udpHeader+4 || binary.BigEndian.Uint16(packet[header:]) != uint16(t.port.Load()) {
+	if len(packet) < header+udpHeader+8 || binary.BigEndian.Uint16(packet[header:]) != uint16(t.port.Load()) {
 		return false
 	}
-	kind := binary.LittleEndian.Uint32(packet[header+udpHeader:])
-	if kind < noise.TypeInitiation || kind > noise.TypeData {
+	message := packet[header+udpHeader:]
+	index := binary.LittleEndian.Uint32(message[4:])
+	_, dst, _, _ := ippacket.Parse(packet)
+	return t.endpoints.any(netip.AddrPortFrom(dst.Unmap(), binary.BigEndian.Uint16(packet[header+2:])), func(p *peer) bool {
+		switch binary.LittleEndian.Uint32(message) {
+		case noise.TypeInitiation, noise.TypeResponse: // the sender's index
+			entry := t.indices.lookup(index)
+			return entry != nil && entry.peer == p
+		case noise.TypeData: // the receiver's
+			kp := p.current.Load()
+			return kp != nil && kp.RemoteIndex == index
+		}
 		return false
-	}
-	_, dst, _, ok := ippacket.Parse(packet)
-	return ok && t.endpoints.has(netip.AddrPortFrom(dst.Unmap(), binary.BigEndian.Uint16(packet[header+2:])))
+	})
 }
