@@ -28,6 +28,7 @@ func fold(sum uint64) uint16 {
 // checksum adds the bytes of b to sum. b starts at an even place of what the checksum covers; an odd last byte is padded
 // with a zero.
 func checksum(sum uint64, b []byte) uint64 {
+	// Adding the last carry cannot overflow: a chain that begins without carry never ends in both all ones and a carry.
 	var carry uint64
 	for len(b) >= 128 {
 		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(b[0:8]), 0)
@@ -46,7 +47,6 @@ func checksum(sum uint64, b []byte) uint64 {
 		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(b[104:112]), carry)
 		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(b[112:120]), carry)
 		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(b[120:128]), carry)
-		sum, carry = bits.Add64(sum, 0, carry)
 		sum += carry
 		b = b[128:]
 	}
@@ -55,7 +55,6 @@ func checksum(sum uint64, b []byte) uint64 {
 		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(b[8:16]), carry)
 		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(b[16:24]), carry)
 		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(b[24:32]), carry)
-		sum, carry = bits.Add64(sum, 0, carry)
 		sum += carry
 		b = b[32:]
 	}

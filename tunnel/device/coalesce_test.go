@@ -16,7 +16,6 @@ type collector struct {
 	writes   []int // packets in each
 	last     Offload
 	fail     error
-	check    func(b []byte, o Offload) error
 	err      error
 }
 
@@ -106,10 +105,11 @@ func (p packet) train(count, size int) [][]byte {
 	var out [][]byte
 	data := pattern(count * size)
 	for i := range count {
-		p.payload = data[i*size : (i+1)*size]
-		out = append(out, p.build())
-		p.seq += uint32(size)
-		p.id++
+		next := p
+		next.payload = data[i*size : (i+1)*size]
+		next.seq += uint32(i * size)
+		next.id += uint16(i)
+		out = append(out, next.build())
 	}
 	return out
 }
@@ -142,6 +142,17 @@ func TestCoalesce(t *testing.T) {
 		}
 		return all
 	}
+	reserved := func(b []byte) { b[6] |= 0x80 }
+	// What follows a shorter packet is next in sequence, but no segment of the same super-packet.
+	after := tcp4
+	after.seq, after.id = tcp4.seq+150, tcp4.id+2
+	resumed := after.train(2, 50)
+	var udps [][]byte
+	for i, size := range []int{100, 50, 50} {
+		p := udp4
+		p.id, p.payload = p.id+uint16(i), pattern(size)
+		udps = append(udps, p.build())
+	}
 	for _, test := range []struct {
 		name    string
 		packets [][]byte
@@ -160,6 +171,8 @@ func TestCoalesce(t *testing.T) {
 		{"push first", second(packet{flags: 0x18}, func(*packet) {}), []int{1, 1}},
 		{"shorter ends", join(second(tcp4, func(p *packet) { p.payload = p.payload[:99] }), tcp4.train(1, 100)), []int{2, 1}},
 		{"udp shorter ends", join(second(udp4, func(p *packet) { p.payload = p.payload[:9] }), udp4.train(1, 9)), []int{2, 1}},
+		{"goes on after a shorter one", join(second(tcp4, func(p *packet) { p.payload = p.payload[:50] }), resumed), []int{2, 2}},
+		{"udp goes on after a shorter one", [][]byte{udps[0], udps[1], udps[2]}, []int{2, 1}},
 		{"longer", second(tcp4, func(p *packet) { p.payload = pattern(101) }), []int{1, 1}},
 		{"sequence gap", second(tcp4, func(p *packet) { p.seq++ }), []int{1, 1}},
 		{"repeated", join(tcp4.train(1, 100), tcp4.train(1, 100)), []int{1, 1}},
@@ -187,7 +200,7 @@ func TestCoalesce(t *testing.T) {
 		{"flow label", refix(tcp6.train(2, 10), 1, ipv6Header, func(b []byte) { b[3] = 7 }), []int{1, 1}},
 		{"more fragments", refix(tcp4.train(2, 10), 0, ipv4Header, func(b []byte) { b[6] = 0x20 }), []int{1, 1}},
 		{"last fragment", refix(tcp4.train(2, 10), 1, ipv4Header, func(b []byte) { b[7] = 1 }), []int{1, 1}},
-		{"reserved flag", refix(tcp4.train(2, 10), 0, ipv4Header, func(b []byte) { b[6] |= 0x80 }), []int{1, 1}},
+		{"reserved flag", refix(refix(tcp4.train(2, 10), 0, ipv4Header, reserved), 1, ipv4Header, reserved), []int{1, 1}},
 		{"urgent pointer", refix(tcp4.train(2, 10), 1, ipv4Header, func(b []byte) { b[39] = 1 }), []int{1, 1}},
 		{"reserved bits", refix(tcp4.train(2, 10), 1, ipv4Header, func(b []byte) { b[32] |= 1 }), []int{1, 1}},
 		{"data offset", refix(tcp4.train(2, 10), 1, ipv4Header, func(b []byte) { b[32] = 0x40 }), []int{1, 1}},
@@ -226,27 +239,42 @@ func TestCoalesce(t *testing.T) {
 	}
 }
 
-// A UDP packet without a checksum must not get one; TCP's ffff would come back as 0.
+// Zero can be written as 0000 and as ffff. A packet that comes with the spelling Segments would not write is left alone,
+// and so is a UDP packet without a checksum.
 func TestCoalesceChecksumSpellings(t *testing.T) {
-	udp := packet{udp: true}.train(2, 100)
-	for _, b := range udp {
+	// zeroed returns a train of two, the first of which has a checksum of zero at the offset at, spelled as given; adjust
+	// moves what was complemented into what the checksum covers.
+	zeroed := func(p packet, at int, spelling uint16, adjust func(p *packet, sum uint16)) [][]byte {
+		p.payload = make([]byte, 100)
+		adjust(&p, binary.BigEndian.Uint16(p.build()[at:]))
+		first := p.build()
+		if sum := binary.BigEndian.Uint16(first[at:]); sum != 0 && sum != 0xffff {
+			t.Fatalf("the test's packet has the checksum %04x", sum)
+		}
+		binary.BigEndian.PutUint16(first[at:], spelling)
+		p.seq, p.id = p.seq+100, p.id+1
+		return [][]byte{first, p.build()}
+	}
+	payload := func(p *packet, sum uint16) { binary.BigEndian.PutUint16(p.payload, sum) }
+	id := func(p *packet, sum uint16) { p.id = sum }
+	none := packet{udp: true}.train(2, 100)
+	for _, b := range none {
 		clear(b[ipv4Header+udpChecksum:][:2])
 	}
-	p := packet{flags: 0x10, payload: make([]byte, 100)}
-	copy(p.payload, p.build()[ipv4Header+tcpChecksum:][:2])
-	first := p.build()
-	if sum := binary.BigEndian.Uint16(first[ipv4Header+tcpChecksum:]); sum != 0 {
-		t.Fatalf("the test's packet has the checksum %04x", sum)
-	}
-	p.seq, p.id = 100, 1
-	zero := [][]byte{first, p.build()}
-	ones := [][]byte{bytes.Clone(first), p.build()}
-	copy(ones[0][ipv4Header+tcpChecksum:], []byte{0xff, 0xff})
+	tcp, udp := packet{flags: 0x10}, packet{udp: true}
 	for _, test := range []struct {
 		name    string
 		packets [][]byte
 		writes  string
-	}{{"none", udp, "[1 1]"}, {"zero", zero, "[2]"}, {"ones", ones, "[1 1]"}} {
+	}{
+		{"no udp", none, "[1 1]"},
+		{"tcp 0000", zeroed(tcp, ipv4Header+tcpChecksum, 0, payload), "[2]"},
+		{"tcp ffff", zeroed(tcp, ipv4Header+tcpChecksum, 0xffff, payload), "[1 1]"},
+		{"udp 0000", zeroed(udp, ipv4Header+udpChecksum, 0, payload), "[1 1]"},
+		{"udp ffff", zeroed(udp, ipv4Header+udpChecksum, 0xffff, payload), "[2]"},
+		{"header 0000", zeroed(tcp, 10, 0, id), "[2]"},
+		{"header ffff", zeroed(tcp, 10, 0xffff, id), "[1 1]"},
+	} {
 		t.Run(test.name, func(t *testing.T) {
 			q := &collector{offloads: allOffloads}
 			c := NewCoalescer(q)

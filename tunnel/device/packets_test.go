@@ -187,7 +187,7 @@ func referenceSegments(b []byte, o Offload) [][]byte {
 
 // placed puts a packet into a buffer as Read would.
 func placed(b []byte) (buf []byte, lo, hi int) {
-	buf = make([]byte, BufferSize)
+	buf = make([]byte, Headroom+len(b)+Tailroom)
 	copy(buf[Headroom:], b)
 	return buf, Headroom, Headroom + len(b)
 }

@@ -148,6 +148,8 @@ func TestSegmentsRefuses(t *testing.T) {
 	udp4 := packet{udp: true, payload: pattern(3000)}
 	fragmented := packet{v6: true, extension: 44, extensions: make([]byte, 8), payload: pattern(3000), flags: 0x10}
 	endless := packet{v6: true, extension: 0, extensions: []byte{0, 255, 0, 0, 0, 0, 0, 0}, payload: pattern(3000)}
+	long := packet{v6: true, extension: 60, extensions: make([]byte, 8*101), payload: pattern(3000), flags: 0x10}
+	long.extensions[0], long.extensions[1] = protoTCP, 100
 	set := func(at int, v byte) func([]byte, *Offload) { return func(b []byte, _ *Offload) { b[at] = v } }
 	for _, test := range []struct {
 		name   string
@@ -167,6 +169,7 @@ func TestSegmentsRefuses(t *testing.T) {
 		{"next header", tcp6, set(6, 59), ErrOffload},
 		{"fragment header", fragmented, nil, ErrOffload},
 		{"endless extensions", endless, nil, ErrMalformed},
+		{"long extension", long, nil, ErrMalformed},
 		{"v6 as v4", tcp6, func(_ []byte, o *Offload) { o.GSO = GSOTCPv4 }, ErrOffload},
 		{"v4 as v6", tcp4, func(_ []byte, o *Offload) { o.GSO = GSOTCPv6 }, ErrOffload},
 		{"tcp as udp", tcp4, func(_ []byte, o *Offload) { o.GSO = GSOUDP }, ErrOffload},
