@@ -30,7 +30,7 @@ type Tunnel struct {
 	network transport.Network
 	options Options
 	clock   clock
-	queues  []*sharedQueue
+	queues  []device.Queue
 
 	// Snapshots the datapath reads.
 	identity  atomic.Pointer[identity]    // nil without a private key
@@ -57,7 +57,8 @@ type Tunnel struct {
 	configuring sync.Mutex // serialises configuration and the interface's coming and going; guards what follows
 	wantPort    uint16     // as configured, or as picked the first time
 	mark        uint32
-	isUp        bool
+	linkUp      bool // the interface is up
+	isUp        bool // and the socket open
 	closed      bool
 
 	peersMu sync.RWMutex // guards peers; changed only while configuring
@@ -96,6 +97,7 @@ func New(dev device.Device, network transport.Network, options Options) (*Tunnel
 	t := &Tunnel{
 		device:     dev,
 		network:    network,
+		queues:     dev.Queues(),
 		options:    options,
 		clock:      newClock(),
 		routes:     newRoutes(),
@@ -114,9 +116,7 @@ func New(dev device.Device, network transport.Network, options Options) (*Tunnel
 		return nil, fmt.Errorf("reading the interface's MTU: %w", err)
 	}
 	t.mtu.Store(int32(mtu))
-	for _, q := range dev.Queues() {
-		q := &sharedQueue{Queue: q}
-		t.queues = append(t.queues, q)
+	for _, q := range t.queues {
 		w := &outbound{
 			tunnel: t,
 			queue:  q,
@@ -184,10 +184,17 @@ func (t *Tunnel) Close() error {
 func (t *Tunnel) up() error {
 	t.configuring.Lock()
 	defer t.configuring.Unlock()
+	t.linkUp = true
 	if t.isUp || t.closed {
 		return nil
 	}
-	if err := t.openSocket(t.wantPort); err != nil {
+	return t.listen(t.wantPort)
+}
+
+// listen opens a socket, in place of the one there may be; the first one gets the tunnel going. The interface is up, and
+// configuration is locked.
+func (t *Tunnel) listen(port uint16) error {
+	if err := t.openSocket(port); err != nil || t.isUp {
 		return err
 	}
 	t.isUp = true
@@ -204,6 +211,7 @@ func (t *Tunnel) up() error {
 func (t *Tunnel) down() {
 	t.configuring.Lock()
 	defer t.configuring.Unlock()
+	t.linkUp = false
 	if !t.isUp {
 		return
 	}

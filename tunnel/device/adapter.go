@@ -96,6 +96,7 @@ type adapterQueue struct {
 	next, count int
 	failed      error // what ended the batch
 
+	writing  sync.Mutex // guards what follows
 	write    [][]byte
 	segments Segments
 }
@@ -142,6 +143,8 @@ func (q *adapterQueue) Read(buf []byte, wait bool) (lo, hi int, o Offload, err e
 
 // Write implements [Queue].
 func (q *adapterQueue) Write(buf []byte, lo, hi int, o Offload) error {
+	q.writing.Lock()
+	defer q.writing.Unlock()
 	if err := q.segments.Reset(buf, lo, hi, o); err != nil {
 		return err
 	}

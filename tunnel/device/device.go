@@ -42,7 +42,9 @@ type Offload struct {
 	ChecksumOffset uint16
 }
 
-// Queue is one queue of a device. Read and Write may each be used by one goroutine at a time, and both at once.
+// Queue is one queue of a device. Read may be used by one goroutine at a time; Write by any number, also beside Read, since
+// every receiver of the underlay writes to the same device. (Writes to one descriptor take turns in the runtime's poller
+// whatever is done above it.)
 type Queue interface {
 	// Read reads one packet (IP, or Ethernet on a tap) into buf, whose length is at least BufferSize, and returns the
 	// packet as buf[lo:hi] with lo >= Headroom and hi+Tailroom <= len(buf). With wait it blocks for a packet; without

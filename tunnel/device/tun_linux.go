@@ -411,6 +411,7 @@ type tunQueue struct {
 	readN    int
 	readErr  error
 
+	writing   sync.Mutex // guards what follows
 	writeFunc func(fd uintptr) bool
 	writeBuf  []byte
 	writeErr  error
@@ -479,6 +480,8 @@ func (q *tunQueue) try(fd uintptr) {
 
 // Write implements [Queue].
 func (q *tunQueue) Write(buf []byte, lo, hi int, o Offload) error {
+	q.writing.Lock()
+	defer q.writing.Unlock()
 	if q.takes(o) {
 		return q.writePacket(buf, lo, hi, o)
 	}
