@@ -182,7 +182,11 @@ func (d *daemon) Reload(ctx context.Context) ([]string, error) {
 		return nil, errors.New("the daemon is ending")
 	default:
 	}
-	return d.body.reload(ctx)
+	remarks, err := d.body.reload(ctx)
+	if err != nil {
+		err = &control.Error{Text: err.Error(), Code: exitCode(err)}
+	}
+	return remarks, err
 }
 
 // Down implements [control.Service].

@@ -35,7 +35,7 @@ type stage struct {
 func (p *program) detach(before func(*exec.Cmd), args ...string) error {
 	r, w, err := os.Pipe()
 	if err != nil {
-		return fmt.Errorf("cannot start the daemon: %w", err)
+		return hintDescriptors(fmt.Errorf("cannot start the daemon: %w", err))
 	}
 	defer r.Close()
 	cmd := exec.Command("/proc/self/exe")
@@ -54,7 +54,7 @@ func (p *program) detach(before func(*exec.Cmd), args ...string) error {
 	err = cmd.Start()
 	w.Close()
 	if err != nil {
-		return fmt.Errorf("cannot start the daemon: %w", err)
+		return hintDescriptors(fmt.Errorf("cannot start the daemon: %w", err))
 	}
 	ended := make(chan struct{})
 	defer close(ended)

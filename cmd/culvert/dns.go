@@ -21,11 +21,11 @@ const (
 
 // applyDNS registers a tunnel's name servers with resolvconf(8), as wg-quick does, and says how to take that back. Where
 // resolvconf is missing it does nothing and returns a remark.
-func applyDNS(ifname string, dns config.DNS) (remove func() error, remark string, err error) {
+func applyDNS(look func(program string) (path string, err error), ifname string, dns config.DNS) (remove func() error, remark string, err error) {
 	if len(dns.Servers) == 0 && len(dns.Search) == 0 {
 		return nil, "", nil
 	}
-	program, err := lookProgram("resolvconf")
+	program, err := look("resolvconf")
 	if err != nil {
 		return nil, "DNS is left alone: there is no resolvconf program on this system (Debian: apt install openresolv)", nil
 	}

@@ -36,6 +36,7 @@ type kernel struct {
 	apply     func(context.Context, setup.L3) (applied, error)
 	autoMTU   func(ctx context.Context, link string, mark uint32, endpoints []netip.Addr) (int, error)
 	lookup    func(ctx context.Context, name string) ([]netip.Addr, error)
+	program   func(name string) (path string, err error)
 }
 
 // applied is part of a link's configuration that is in force.
@@ -80,6 +81,7 @@ func linux() kernel {
 		lookup: func(ctx context.Context, name string) ([]netip.Addr, error) {
 			return net.DefaultResolver.LookupNetIP(ctx, "ip", name)
 		},
+		program: lookProgram,
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 
+	"culvert/cmd/culvert/control"
 	"culvert/config"
 )
 
@@ -20,8 +21,6 @@ const (
 type usageError struct{ text, command string }
 
 func (e *usageError) Error() string { return e.text }
-
-func (e *usageError) ExitCode() int { return exitUsage }
 
 // hintedError is a failure with what to do about it.
 type hintedError struct {
@@ -46,8 +45,6 @@ type shownError struct{ code int }
 
 func (e *shownError) Error() string { return fmt.Sprintf("exit code %d", e.code) }
 
-func (e *shownError) ExitCode() int { return e.code }
-
 // exitCode is the code the process ends with for an error of a command.
 func exitCode(err error) int {
 	if err == nil {
@@ -59,11 +56,14 @@ func exitCode(err error) int {
 	if _, ok := errors.AsType[*config.Error](err); ok {
 		return exitConfig
 	}
-	if e, ok := errors.AsType[interface {
-		error
-		ExitCode() int
-	}](err); ok {
-		return e.ExitCode()
+	if _, ok := errors.AsType[*usageError](err); ok {
+		return exitUsage
+	}
+	if e, ok := errors.AsType[*shownError](err); ok {
+		return e.code
+	}
+	if e, ok := errors.AsType[*control.Error](err); ok {
+		return e.Code
 	}
 	return exitFailure
 }
@@ -76,8 +76,8 @@ func report(w io.Writer, err error) {
 	if _, ok := errors.AsType[*shownError](err); ok {
 		return
 	}
-	if es, ok := errors.AsType[config.Errors](err); ok {
-		fmt.Fprintln(w, es.Error()) // has its own file:line:column
+	if exitCode(err) == exitConfig {
+		fmt.Fprintln(w, err) // has its own file:line:column
 		return
 	}
 	fmt.Fprintf(w, "culvert: %v\n", err)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -27,12 +28,12 @@ file the output goes to, or in the current directory where it goes elsewhere. Ex
 `,
 		Args: needArgs("FILE"),
 		RunE: func(_ *cobra.Command, args []string) error {
+			if ext := strings.ToLower(filepath.Ext(args[0])); ext == ".yaml" || ext == ".yml" {
+				return hint(fmt.Errorf("%s is not a wg-quick file", args[0]), "import reads NAME.conf; a YAML file can be used as it is")
+			}
 			file, err := config.Load(args[0])
 			if err != nil {
 				return err
-			}
-			if file.Format != config.FormatWGQuick {
-				return hint(fmt.Errorf("%s is not a wg-quick file", args[0]), "import reads NAME.conf; a YAML file can be used as it is")
 			}
 			named, dir := "", outputDir(p.stdout)
 			if keyDir != "" {

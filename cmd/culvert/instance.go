@@ -98,7 +98,7 @@ func (in *instance) reload(ctx context.Context) (remarks []string, err error) {
 		return nil, fmt.Errorf("%s now names the instance %s: take %s down and bring the file up", in.d.file, file.Instance, in.file.Instance)
 	}
 	for _, w := range file.Warnings {
-		remarks = append(remarks, w.Error())
+		remarks = append(remarks, "warning: "+w.Error())
 	}
 	wanted := make(map[string]bool)
 	for _, conf := range file.Tunnels {

@@ -63,9 +63,6 @@ func startTunnel(ctx context.Context, s surroundings, file *config.File, conf co
 			err = errors.Join(fmt.Errorf("tunnel %s: %w", conf.Name, err), t.undo.run())
 		}
 	}()
-	if conf.SaveConfig {
-		warnf("SaveConfig is not supported: the file stays as it is")
-	}
 	if err := t.hooks.run(ctx, "PreUp", conf.Hooks.PreUp); err != nil {
 		return nil, err
 	}
@@ -242,7 +239,7 @@ func (t *liveTunnel) setLink(ctx context.Context, conf *config.Tunnel) error {
 }
 
 func (t *liveTunnel) setDNS(dns config.DNS) error {
-	remove, remark, err := applyDNS(t.conf.Name, dns)
+	remove, remark, err := applyDNS(t.kernel.program, t.conf.Name, dns)
 	if err != nil {
 		return err
 	}

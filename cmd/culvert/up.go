@@ -1,11 +1,8 @@
 package main
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
-	"os"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
@@ -76,6 +73,9 @@ func loadConfig(path string) (*config.File, error) {
 	var errs config.Errors
 	for i := range file.Tunnels {
 		t := &file.Tunnels[i]
+		if t.SaveConfig {
+			file.Warnings = append(file.Warnings, file.ErrorAt(t.SaveConfigPos, "SaveConfig is not supported: culvert never writes to its configuration", "", nil))
+		}
 		if anyHooks(t.Hooks) {
 			if err := trustedFolder(path); err != nil {
 				errs = append(errs, file.ErrorAt(t.Pos, err.Error(), "", err))
@@ -90,11 +90,11 @@ func loadConfig(path string) (*config.File, error) {
 
 // configHint helps those who gave an instance's name instead of a file's.
 func configHint(arg string, err error) error {
-	if !errors.Is(err, fs.ErrNotExist) && filepath.Ext(arg) != "" || filepath.Base(arg) != arg {
+	if filepath.Base(arg) != arg || exists(arg) {
 		return err
 	}
 	for _, guess := range []string{"/etc/culvert/" + arg, "/etc/culvert/" + arg + ".yaml", "/etc/wireguard/" + arg + ".conf", arg + ".yaml", arg + ".conf"} {
-		if _, statErr := os.Stat(guess); statErr == nil {
+		if exists(guess) {
 			return hint(err, "did you mean %s?", guess)
 		}
 	}

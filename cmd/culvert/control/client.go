@@ -16,9 +16,19 @@ import (
 // ErrNotRunning means that no process serves the instance.
 var ErrNotRunning = errors.New("not running")
 
+var errNoAnswer = errors.New("the daemon closed the connection without an answer")
+
 // Status asks the instance for its status.
 func Status(dir, name string) (Instance, error) {
 	resp, err := call(dir, name, OpStatus, 15*time.Second)
+	for range 100 {
+		if !errors.Is(err, errNoAnswer) {
+			break
+		}
+		// Most likely the kernel is just clearing a killed daemon away.
+		time.Sleep(10 * time.Millisecond)
+		resp, err = call(dir, name, OpStatus, 15*time.Second)
+	}
 	if err != nil {
 		return Instance{}, err
 	}
@@ -59,14 +69,14 @@ func call(dir, name, op string, limit time.Duration) (response, error) {
 		return response{}, err
 	}
 	if _, err := c.Write(append(out, '\n')); err != nil {
-		return response{}, fmt.Errorf("cannot ask the daemon: %w", err)
+		return response{}, fmt.Errorf("%w: %w", errNoAnswer, err)
 	}
 	line, err := readLine(c, maxResponse)
 	if err != nil {
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			return response{}, fmt.Errorf("the daemon did not answer within %v", limit)
 		}
-		return response{}, fmt.Errorf("the daemon closed the connection without an answer: %w", err)
+		return response{}, fmt.Errorf("%w: %w", errNoAnswer, err)
 	}
 	var resp response
 	if err := json.Unmarshal(line, &resp); err != nil {

@@ -61,20 +61,16 @@ func TestStatus(t *testing.T) {
 	}
 }
 
-type coded struct{ error }
-
-func (coded) ExitCode() int { return 78 }
-
 func TestReload(t *testing.T) {
 	s := &service{reload: func() ([]string, error) { return []string{"one", "two"}, nil }}
 	dir, _ := listen(t, s)
 	if remarks, err := Reload(dir, "wg0"); err != nil || len(remarks) != 2 {
 		t.Fatalf("Reload = %v, %v", remarks, err)
 	}
-	s.reload = func() ([]string, error) { return nil, coded{errors.New("wg0.yaml:3:4: wrong")} }
+	s.reload = func() ([]string, error) { return nil, &Error{Text: "wg0.yaml:3:4: wrong", Code: 78} }
 	_, err := Reload(dir, "wg0")
 	e, ok := errors.AsType[*Error](err)
-	if !ok || e.ExitCode() != 78 || e.Error() != "wg0.yaml:3:4: wrong" {
+	if !ok || e.Code != 78 || e.Error() != "wg0.yaml:3:4: wrong" {
 		t.Fatalf("error %#v", err)
 	}
 }

@@ -56,6 +56,3 @@ type Error struct {
 }
 
 func (e *Error) Error() string { return e.Text }
-
-// ExitCode returns e.Code.
-func (e *Error) ExitCode() int { return e.Code }

@@ -218,11 +218,8 @@ func (l *Listener) answer(op string, s Service, resp *response) {
 	}
 	if err != nil {
 		resp.Error, resp.Code = err.Error(), 1
-		if e, ok := errors.AsType[interface {
-			error
-			ExitCode() int
-		}](err); ok {
-			resp.Code = e.ExitCode()
+		if e, ok := errors.AsType[*Error](err); ok {
+			resp.Code = e.Code
 		}
 	}
 }
