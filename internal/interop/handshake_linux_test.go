@@ -158,7 +158,10 @@ func TestRekeyByTime(t *testing.T) {
 		for range time.Tick(time.Second) {
 			a.must(a.host.Ping(innerB.v4))
 			b.must(b.host.Ping(innerA.v4))
-			if second = a.of(b).handshake; second != first || time.Now().Unix() > first+180 {
+			if second = a.of(b).handshake; second-first < 10 && p.initiator.hurried {
+				first = second
+			}
+			if second != first || time.Now().Unix() > first+180 {
 				break
 			}
 		}

@@ -193,6 +193,9 @@ func TestSourceAddressFollowsRoute(t *testing.T) {
 			return // its answers move the initiator's endpoint to an address with another route
 		}
 		forFamilies(t, func(t *testing.T, outer family) {
+			if p.initiator.name == kernel.name && outer == ipv6 {
+				return // it keeps an IPv6 source for as long as the host has that address
+			}
 			hostA, hostB := lab.NewHost(t, "a"), lab.NewHost(t, "b")
 			wires := []lab.Wire{lab.Link(t, hostA, hostB), lab.Link(t, hostA, hostB)}
 			far, whole := netip.MustParseAddr("10.250.0.1"), "/32"

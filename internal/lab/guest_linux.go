@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -159,13 +160,7 @@ func (g *Guest) Start(ctx context.Context) error {
 		cancel()
 		return err
 	}
-	start := g.options.Start
-	if start == nil {
-		// The signal comes when the starting thread ends, so it is only for a start on an ordinary thread.
-		g.command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-		start = (*exec.Cmd).Start
-	}
-	if err := start(g.command); err != nil {
+	if err := g.startQEMU(); err != nil {
 		cancel()
 		return err
 	}
@@ -194,6 +189,26 @@ func (g *Guest) Start(ctx context.Context) error {
 		<-g.done
 	})
 	return nil
+}
+
+// startQEMU starts QEMU so that it ends with this process, even one that is killed: the signal for that comes when the
+// starting thread ends, so a thread is kept for as long as QEMU runs.
+func (g *Guest) startQEMU() error {
+	if g.options.Start != nil {
+		return g.options.Start(g.command)
+	}
+	g.command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	started := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := g.command.Start()
+		started <- err
+		if err == nil {
+			<-g.done
+		}
+	}()
+	return <-started
 }
 
 // Wait waits for the guest's end and returns its script's output and exit code. The error is what ended the guest before its script
