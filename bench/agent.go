@@ -100,6 +100,7 @@ type agent struct {
 	requests  *json.Encoder
 	responses *json.Decoder
 	stop      func()
+	pid       int
 	stderr    bytes.Buffer
 }
 
@@ -131,6 +132,7 @@ func startAgent(s *stage, host *lab.Host) (*agent, error) {
 		cancel()
 		return nil, fmt.Errorf("start an agent on %s: %w", host.Name, err)
 	}
+	a.pid = cmd.Process.Pid
 	s.Cleanup(func() {
 		cancel()
 		_ = cmd.Wait() // killed

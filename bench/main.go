@@ -126,7 +126,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return err
 	}
 	if o.compare {
-		for _, file := range o.files {
+		for i, file := range o.files {
+			if i > 0 {
+				fmt.Fprintln(stdout)
+			}
 			r, err := loadResults(file)
 			if err != nil {
 				return err

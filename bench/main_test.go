@@ -218,7 +218,7 @@ func TestFreeName(t *testing.T) {
 // exampleResults are two rounds in which the candidate wins a cell, loses one, and fails once.
 func exampleResults() *Results {
 	tcp := func(gbits, cpu float64) *TCP {
-		m := &TCP{Bytes: int64(gbits * 1e9 / 8 * 5), Seconds: 5, CPU: CPU{Machine: 10}}
+		m := &TCP{Bytes: int64(gbits * 1e9 / 8 * 5), Seconds: 5, CPU: CPU{Load: 1, Machine: 10}}
 		if cpu > 0 {
 			m.CPU.Daemons = []float64{cpu / 2, cpu / 2}
 		}

@@ -251,6 +251,7 @@ func (sc *scene) roundTrips() (*Times, error) {
 // usage is a reading of all CPU clocks.
 type usage struct {
 	daemons []float64
+	load    float64
 	machine machineCPU
 }
 
@@ -262,13 +263,20 @@ func (sc *scene) usage() (u usage, err error) {
 		}
 		u.daemons = append(u.daemons, cpu)
 	}
+	for _, a := range []*agent{sc.source, sc.sink, sc.prober} {
+		cpu, err := processCPU(a.pid)
+		if err != nil {
+			return u, err
+		}
+		u.load += cpu
+	}
 	u.machine, err = readMachineCPU()
 	return u, err
 }
 
 // since returns what was used from an earlier reading on.
 func (u usage) since(before usage) CPU {
-	c := CPU{Machine: u.machine.Busy - before.machine.Busy, Stolen: u.machine.Stolen - before.machine.Stolen}
+	c := CPU{Load: u.load - before.load, Machine: u.machine.Busy - before.machine.Busy, Stolen: u.machine.Stolen - before.machine.Stolen}
 	for i := range u.daemons {
 		c.Daemons = append(c.Daemons, u.daemons[i]-before.daemons[i])
 	}

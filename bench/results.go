@@ -56,7 +56,8 @@ type Trial struct {
 // CPU is processor time used during a measurement, in seconds.
 type CPU struct {
 	Daemons []float64 `json:"daemons,omitempty"` // the sending end's, the receiving end's
-	Machine float64   `json:"machine"`           // everything: the load and the kernel's own threads as well
+	Load    float64   `json:"load"`              // those that make and take the load
+	Machine float64   `json:"machine"`           // everything: the kernel's own threads and other programs as well
 	Stolen  float64   `json:"stolen"`            // by other guests of the machine's host
 }
 

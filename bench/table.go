@@ -31,6 +31,7 @@ var quantities = []quantity{
 	{"CPU of both daemons, TCP 4 flows", "s/GB", less, daemonCost(tcp4)},
 	{"CPU of the machine, TCP 1 flow", "s/GB", less, machineCost(tcp1)},
 	{"CPU of the machine, TCP 4 flows", "s/GB", less, machineCost(tcp4)},
+	{"CPU used by others, TCP 1 flow", "cores", neither, foreign(tcp1)},
 	{"TCP 1 flow", "Gbit/s", more, speed(tcp1)},
 	{"TCP 4 flows", "Gbit/s", more, speed(tcp4)},
 	{"UDP 64 B delivered", "kpps", more, delivered(udp64)},
@@ -88,6 +89,17 @@ func machineCost(of func(*Trial) *TCP) func(*Trial) (float64, bool) {
 			return 0, false
 		}
 		return m.CPU.Machine / (float64(m.Bytes) / 1e9), true
+	}
+}
+
+// foreign is what neither the daemons nor the load used: threads of the kernel, and other programs.
+func foreign(of func(*Trial) *TCP) func(*Trial) (float64, bool) {
+	return func(t *Trial) (float64, bool) {
+		m := of(t)
+		if m == nil {
+			return 0, false
+		}
+		return max(0, m.CPU.Machine-m.CPU.Load-sum(m.CPU.Daemons)) / m.Seconds, true
 	}
 }
 
@@ -300,7 +312,7 @@ func (r *Results) ratios(u underlay, q quantity) (text, verdict string) {
 // figure prints three significant digits without an exponent.
 func figure(v float64) string {
 	switch {
-	case v >= 100 || v == 0:
+	case v >= 100 || v < 0.0005:
 		return fmt.Sprintf("%.0f", v)
 	case v >= 10:
 		return fmt.Sprintf("%.1f", v)
