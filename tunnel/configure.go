@@ -66,9 +66,9 @@ func (t *Tunnel) changeSocket(change *Change) error {
 	if change.Mark != nil {
 		t.mark = *change.Mark
 	}
-	if port := change.ListenPort; port != nil && (*port != t.wantPort || *port == 0) {
-		if t.isUp {
-			if err := t.openSocket(*port); err != nil {
+	if port := change.ListenPort; port != nil && (*port != t.wantPort || *port == 0 || t.linkUp && !t.isUp) {
+		if t.linkUp {
+			if err := t.listen(*port); err != nil {
 				t.mark = oldMark
 				return err
 			}
@@ -182,7 +182,9 @@ func (t *Tunnel) changePeer(change *PeerChange, edit *routeEdit, fresh bool) {
 	if fresh {
 		edit.removeAll(p)
 		p.setPresharedKey(crypto.PresharedKey{})
-		p.timers.setInterval(0)
+		if change.Keepalive == nil {
+			p.timers.setInterval(0)
+		}
 	}
 	if change.PresharedKey != nil {
 		p.setPresharedKey(*change.PresharedKey)
@@ -192,9 +194,9 @@ func (t *Tunnel) changePeer(change *PeerChange, edit *routeEdit, fresh bool) {
 		ep := *change.Endpoint
 		p.setEndpoint(&ep)
 	}
-	keepaliveOn := false
+	keepaliveDue := false
 	if change.Keepalive != nil {
-		keepaliveOn = p.timers.setInterval(*change.Keepalive)
+		keepaliveDue = p.timers.setInterval(*change.Keepalive)
 	}
 	if change.ReplaceAllowedIPs {
 		edit.removeAll(p)
@@ -206,7 +208,7 @@ func (t *Tunnel) changePeer(change *PeerChange, edit *routeEdit, fresh bool) {
 			edit.assign(a.Prefix, p)
 		}
 	}
-	if t.isUp && p.timers.interval.Load() != 0 && (keepaliveOn || change.Endpoint != nil && !hadEndpoint) {
+	if t.isUp && p.timers.interval.Load() != 0 && (keepaliveDue || change.Endpoint != nil && !hadEndpoint) {
 		p.wantKeepalive.Store(true)
 		t.attention.add(p)
 	}
@@ -243,6 +245,7 @@ func (t *Tunnel) removePeer(p *peer, edit *routeEdit) {
 	p.mu.Lock()
 	p.removed = true
 	p.mu.Unlock()
+	p.timers.setInterval(0)
 	p.stop(DropOutPeerRemoved)
 	t.endpoints.leave(p)
 	t.attention.add(p) // takes it off the agenda

@@ -162,6 +162,7 @@ func (c *control) visit(p *peer, now time.Duration) {
 		if do.again {
 			p.timers.keepaliveAgain(now)
 		}
+		p.timers.persist(now)
 	}
 	next := p.timers.next()
 	p.visitAt.Store(int64(next))

@@ -30,6 +30,10 @@ func (c *control) initiate(p *peer, now time.Duration) {
 	if p.removed {
 		return
 	}
+	if t.bound.Load() == nil { // down, or coming up
+		p.schedule(p.timers.initiationSent(now, t.jitter()))
+		return
+	}
 	if last != 0 && now-last < session.RekeyTimeout {
 		// Often a response was just sent, and its session is about to be confirmed. Should that fail, what waits here needs
 		// another initiation.

@@ -17,7 +17,8 @@ import (
 //	                                                    received                        new handshake
 //	erase         a session derived, or handshakes      (re-armed by each session)      erase all keys
 //	              given up: 540 s
-//	persistent    anything authenticated, either way    interval set to 0               send a keepalive
+//	persistent    anything authenticated, either way,   interval set to 0               send a keepalive
+//	              or a keepalive due
 //
 // The datapath arms and disarms them on its way, so they are atomics. An arming verb returns the new deadline, or 0 when
 // it changed nothing; the caller sees to it that the control loop looks at the peer by then (peer.schedule).
@@ -117,6 +118,14 @@ func (t *timers) keepaliveAgain(now time.Duration) time.Duration {
 	return arm(&t.keepalive, now+session.KeepaliveTimeout)
 }
 
+// persist arms the persistent keepalive if it is on and not armed: the one that was due may not have been sent, for want of
+// a key, an endpoint or a session.
+func (t *timers) persist(now time.Duration) {
+	if every := t.interval.Load(); every != 0 {
+		arm(&t.persistent, now+time.Duration(every))
+	}
+}
+
 // handshakeCompleted ends the repetition.
 func (t *timers) handshakeCompleted() {
 	disarm(&t.retransmit)
@@ -130,13 +139,14 @@ func (t *timers) sessionDerived(now time.Duration) time.Duration {
 	return at
 }
 
-// setInterval changes the persistent keepalive; it reports whether it was turned on just now.
-func (t *timers) setInterval(every time.Duration) (on bool) {
+// setInterval changes the persistent keepalive; it reports whether one is due at once: it was turned on, or has another
+// interval now, of which the first must not begin after the one before.
+func (t *timers) setInterval(every time.Duration) (due bool) {
 	old := t.interval.Swap(int64(every))
 	if every == 0 {
 		disarm(&t.persistent)
 	}
-	return old == 0 && every != 0
+	return every != 0 && time.Duration(old) != every
 }
 
 // next returns the earliest deadline, or 0.

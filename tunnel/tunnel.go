@@ -199,8 +199,14 @@ func (t *Tunnel) listen(port uint16) error {
 	}
 	t.isUp = true
 	for _, p := range t.snapshotPeers() {
-		if p.timers.interval.Load() != 0 {
+		keepalive, waiting := p.timers.interval.Load() != 0, p.waiting.Load()
+		if keepalive {
 			p.wantKeepalive.Store(true)
+		}
+		if waiting { // the datapath saw the interface come up before this did
+			p.wantHandshake.Store(true)
+		}
+		if keepalive || waiting {
 			t.attention.add(p)
 		}
 	}
