@@ -104,16 +104,6 @@ func (s *side) startDown() {
 	s.apply()
 }
 
-// stop removes the device as an administrator would.
-func (s *side) stop() {
-	s.t.Helper()
-	if s.implementation.command == nil {
-		s.host.DeleteLink(s.device)
-		return
-	}
-	s.daemon.stop(s.t, os.Interrupt)
-}
-
 func (s *side) socket() string { return filepath.Join(s.run, "run/wireguard", s.device+".sock") }
 
 // wg runs Debian's wg on the host with the given standard input and returns what it printed.
