@@ -289,7 +289,7 @@ func TestReplacePeers(t *testing.T) {
 			t.Errorf("%d indices in use", s.n.usedIndices())
 		}
 		s.n.configure(Change{ReplacePeers: true})
-		if s.n.usedIndices() != 0 || s.n.routes.snapshot().Size() != 0 || len(s.n.endpoints.peers) != 0 || len(s.n.Status().Peers) != 0 {
+		if s.n.usedIndices() != 0 || s.n.routes.snapshot().Size() != 0 || s.n.endpointCount() != 0 || len(s.n.Status().Peers) != 0 {
 			t.Error("something is left of the peers")
 		}
 	})
@@ -531,4 +531,11 @@ func TestTunnelConfiguredBeforeItIsUp(t *testing.T) {
 		n.send(s.by, "as early as can be")
 		s.by.expect("as early as can be")
 	})
+}
+
+// endpointCount returns how many addresses the routing-loop check knows.
+func (a *node) endpointCount() int {
+	a.endpoints.mu.RLock()
+	defer a.endpoints.mu.RUnlock()
+	return len(a.endpoints.peers)
 }
