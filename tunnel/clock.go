@@ -11,5 +11,5 @@ func newClock() clock { return clock{epoch: time.Now()} }
 // now returns the monotonic time since the epoch, never zero, so that zero can mean "never" in a field.
 func (c clock) now() time.Duration { return time.Since(c.epoch) + 1 }
 
-// wall returns the wall-clock time of now.
-func (c clock) wall(now time.Duration) time.Time { return c.epoch.Add(now - 1) }
+// wall returns the wall clock's time, which may have been set since the epoch.
+func (clock) wall() time.Time { return time.Now() }

@@ -63,6 +63,13 @@ func (c *Change) validate() error {
 // changeSocket applies the port and the mark.
 func (t *Tunnel) changeSocket(change *Change) error {
 	oldMark := t.mark
+	defer func() {
+		if t.mark != oldMark { // another mark may mean another route, and so another source address
+			for _, p := range t.snapshotPeers() {
+				p.forgetSource()
+			}
+		}
+	}()
 	if change.Mark != nil {
 		t.mark = *change.Mark
 	}
@@ -109,6 +116,9 @@ func (t *Tunnel) changeKey(private crypto.PrivateKey) error {
 	for _, p := range t.snapshotPeers() {
 		p.mu.Lock()
 		p.retireKeys()
+		if p.remote != nil {
+			p.remote.Erase()
+		}
 		p.remote = id.remote(p.public)
 		p.mu.Unlock()
 	}
@@ -192,6 +202,7 @@ func (t *Tunnel) changePeer(change *PeerChange, edit *routeEdit, fresh bool) {
 	hadEndpoint := p.endpoint.Load() != nil
 	if change.Endpoint != nil {
 		ep := *change.Endpoint
+		ep.Remote = netip.AddrPortFrom(ep.Remote.Addr().Unmap(), ep.Remote.Port())
 		p.setEndpoint(&ep)
 	}
 	keepaliveDue := false
@@ -247,6 +258,7 @@ func (t *Tunnel) removePeer(p *peer, edit *routeEdit) {
 	p.mu.Unlock()
 	p.timers.setInterval(0)
 	p.stop(DropOutPeerRemoved)
+	p.eraseSecrets()
 	t.endpoints.leave(p)
 	t.attention.add(p) // takes it off the agenda
 }

@@ -145,9 +145,7 @@ func (c *control) visit(p *peer, now time.Duration) {
 		c.giveUp(p)
 	}
 	if do.retry {
-		p.forgetSource()
 		c.initiate(p, now)
-		c.tunnel.notifyFailing(p)
 	}
 	if p.wantHandshake.Swap(false) || do.newHandshake {
 		if do.newHandshake {

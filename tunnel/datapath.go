@@ -25,6 +25,9 @@ const paddingMultiple = 16
 // what is received still fits the second-level cache when it is opened.
 const receiveTrains = 8
 
+// maxReads bounds the packets taken from a queue for one reading of the clock and one send, also where they are dropped.
+const maxReads = 256
+
 // outbound takes packets from one device queue to the underlay.
 type outbound struct {
 	tunnel   *Tunnel
@@ -45,10 +48,10 @@ func (w *outbound) run() error {
 			return err
 		}
 		now := w.tunnel.clock.now()
-		for err == nil {
+		for reads := 1; err == nil; reads++ {
 			w.packet(lo, hi, o, now)
-			if w.batch.used > batchBytes-transport.MaxTrainBytes {
-				break // before it grows past the cache, and past what the time was read for
+			if w.batch.used > batchBytes-transport.MaxTrainBytes || reads == maxReads {
+				break // before the batch grows past the cache, and the packets past what the time was read for
 			}
 			lo, hi, o, err = w.queue.Read(w.buf, false)
 		}
@@ -91,8 +94,13 @@ func (w *outbound) packet(lo, hi int, o device.Offload, now time.Duration) {
 		}
 	}
 	if !w.sealPacket(p, kp, ep, lo, hi, o, now) {
-		kp.retired.Store(true) // all counters used up
-		p.stage(packet, o, now)
+		kp.retired.Store(true) // all counters used up, or erased this moment
+		if o.GSO == device.GSONone {
+			o = device.Offload{} // the checksum is finished by now
+		}
+		if kp = p.stage(packet, o, now); kp != nil && !w.sealPacket(p, kp, ep, lo, hi, o, now) {
+			t.drops.add(DropOutSessionEnded, 1)
+		}
 	}
 }
 
@@ -111,7 +119,12 @@ func (w *outbound) sealPacket(p *peer, kp *keypair, ep *transport.Endpoint, lo, 
 		return false
 	}
 	for lo, hi, ok := w.segments.Next(); ok; lo, hi, ok = w.segments.Next() {
-		sent += w.seal(kp, counter, lo, hi, mtu, ep, tos)
+		size := w.seal(kp, counter, lo, hi, mtu, ep, tos)
+		if size == 0 { // erased this moment
+			t.drops.add(DropOutSessionEnded, 1)
+			count--
+		}
+		sent += size
 		counter++
 	}
 	p.sentDatagrams(kp, count, sent, now)
@@ -127,7 +140,7 @@ func (w *outbound) seal(kp *keypair, counter uint64, lo, hi, mtu int, ep *transp
 	clear(tail)
 	size := kp.Seal(w.batch.room(hi-lo+pad+session.Overhead), counter, w.buf[lo:hi+pad], &w.nonce)
 	copy(tail, w.kept[:])
-	if size > 0 { // 0: the session has been erased this moment
+	if size > 0 {
 		w.batch.add(size, ep, tos)
 	}
 	return size

@@ -15,6 +15,7 @@ const (
 	DropOutHandshake                      // gave up: the handshake it waited for never completed
 	DropOutNoKey                          // the tunnel has no private key, so no handshake can be made
 	DropOutSendFailed                     // the underlay refused the datagram
+	DropOutSessionEnded                   // its session was erased while it was sealed
 	DropOutPeerRemoved                    // the peer went away while the packet waited
 	DropOutTunnelDown                     // the interface is down
 	DropOutStagedMemory                   // all peers' waiting packets together reached their bound
@@ -48,6 +49,7 @@ var dropNames = [dropReasons]string{
 	DropOutHandshake:    "out: handshake never completed",
 	DropOutNoKey:        "out: no private key",
 	DropOutSendFailed:   "out: send failed",
+	DropOutSessionEnded: "out: session ended",
 	DropOutPeerRemoved:  "out: peer removed",
 	DropOutTunnelDown:   "out: tunnel down",
 	DropOutStagedMemory: "out: memory for waiting packets full",

@@ -14,6 +14,9 @@ import (
 // initiationInterval is the shortest time between two initiations of one peer that are answered.
 const initiationInterval = 20 * time.Millisecond
 
+// timestampStep is more than what timestamps are coarsened to (2^24 ns).
+const timestampStep = 20 * time.Millisecond
+
 // identity is the tunnel's static key and what checks messages meant for it.
 type identity struct {
 	private crypto.PrivateKey
@@ -51,6 +54,12 @@ func (c *control) initiate(p *peer, now time.Duration) {
 		t.drops.add(DropOutNoEndpoint, p.clearStaged())
 		return
 	}
+	if p.timers.attempts.Load() > 0 {
+		// The one before went unanswered. Traffic may ask for the next before the timer repeats it, so both come by here.
+		p.forgetSource()
+		ep = p.endpoint.Load()
+		t.notifyFailing(p)
+	}
 	p.lastInitiation.Store(int64(now))
 	// Armed also where making the message fails, or a peer with a useless key would be tried again at once.
 	p.schedule(p.timers.initiationSent(now, t.jitter()))
@@ -59,7 +68,7 @@ func (c *control) initiate(p *peer, now time.Duration) {
 		t.debugf("%s: peer %s: %v", t.name(), shortKey(p.public), err)
 		return
 	}
-	msg, pending, err := p.remote.Initiate(c.buf[:0], index, tai64n.From(t.clock.wall(now)), t.ephemeral)
+	msg, pending, err := p.remote.Initiate(c.buf[:0], index, p.nextTimestamp(t.clock.wall()), t.ephemeral)
 	if err != nil {
 		t.indices.release(index)
 		t.debugf("%s: peer %s: cannot make an initiation: %v", t.name(), shortKey(p.public), err)
@@ -71,6 +80,17 @@ func (c *control) initiate(p *peer, now time.Duration) {
 	t.statistics.initiationsSent.Add(1)
 	c.sendHandshake(p, msg, ep, now)
 	t.debugf("%s: peer %s: initiation sent to %v", t.name(), shortKey(p.public), ep)
+}
+
+// nextTimestamp returns the timestamp of an initiation made at the wall-clock time, but one later than the last one's in any
+// case: the clock may have been set back, and the far end takes none that is not newer. The lock is held.
+func (p *peer) nextTimestamp(wall time.Time) tai64n.Timestamp {
+	ts := tai64n.From(wall)
+	if !ts.After(p.sentTimestamp) {
+		ts = tai64n.From(p.sentTimestamp.Time().Add(timestampStep))
+	}
+	p.sentTimestamp = ts
+	return ts
 }
 
 // sendHandshake sends a handshake message to a peer.
@@ -94,7 +114,7 @@ func (c *control) handshake(m *handshakeMessage, now time.Duration) {
 	msg := m.bytes[:m.size]
 	id := t.identity.Load()
 	kind, ok := noise.MessageType(msg)
-	if !ok || id == nil {
+	if !ok || id == nil || t.bound.Load() == nil { // queued before the key was removed or the interface went down
 		t.drops.add(DropInHandshake, 1)
 		return
 	}
@@ -243,10 +263,9 @@ func (c *control) derive(p *peer, keys *noise.Keys, initiator bool, local, remot
 	t.indices.establish(local, kp)
 	if initiator {
 		// What waited goes out before the datapath sees the session, so that nothing overtakes it.
-		waited := len(p.staged.packets) > 0
 		c.sealStaged(p, kp, now)
 		p.install(kp)
-		if ep := p.endpoint.Load(); !waited && ep != nil {
+		if ep := p.endpoint.Load(); kp.Sent() == 0 && ep != nil {
 			if counter, ok := kp.Reserve(1); ok {
 				c.sealKeepalive(p, kp, ep, counter, now)
 			}

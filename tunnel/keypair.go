@@ -14,12 +14,17 @@ import (
 //	previous  the one before: receives what is still under way
 type keypair struct {
 	*session.Session
-	peer *peer
+	peer     *peer
+	patience time.Duration // added to RekeyAfterTime
 	// unconfirmed: this end was the responder and nothing has come in under the keypair yet.
 	unconfirmed atomic.Bool
 	// retired: it may receive, but no longer send (the private key has changed).
 	retired atomic.Bool
 }
+
+// crossedPatience is how much later one end rekeys after both began at once: time for the other's handshake, and still
+// before RekeyOnReceiveAfter.
+const crossedPatience = 10 * time.Second
 
 // maySend reports whether the keypair may seal at now.
 func (k *keypair) maySend(now time.Duration) bool {
@@ -32,7 +37,7 @@ func (k *keypair) mayReceive(now time.Duration) bool { return now-k.Created < se
 // staleToSend reports whether sending asks for a new handshake (paper §6.2): only the initiator does so by time, lest both
 // ends start at once.
 func (k *keypair) staleToSend(now time.Duration) bool {
-	return k.Sent() > session.RekeyAfterMessages || k.Initiator && now-k.Created >= session.RekeyAfterTime
+	return k.Sent() > session.RekeyAfterMessages || k.Initiator && now-k.Created >= session.RekeyAfterTime+k.patience
 }
 
 // staleToReceive reports whether receiving asks for a new handshake, so that a one-way stream does not run into

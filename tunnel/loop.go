@@ -9,8 +9,10 @@ import (
 )
 
 const (
-	protocolUDP = 17
-	udpHeader   = 8
+	protocolUDP      = 17
+	protocolFragment = 44 // IPv6 fragment header (RFC 8200 §4.5)
+	udpHeader        = 8
+	fragmentHeader   = 8
 )
 
 // ownDatagram reports whether a packet from the device is one of this tunnel's own datagrams: UDP from its port to the
@@ -26,6 +28,9 @@ func (t *Tunnel) ownDatagram(packet []byte) bool {
 		if packet[9] != protocolUDP || binary.BigEndian.Uint16(packet[6:])&0x1fff != 0 {
 			return false
 		}
+	} else if packet[6] == protocolFragment && len(packet) >= header+fragmentHeader && packet[header] == protocolUDP &&
+		binary.BigEndian.Uint16(packet[header+2:])&^7 == 0 { // a first fragment
+		header += fragmentHeader
 	} else if packet[6] != protocolUDP {
 		return false
 	}

@@ -35,7 +35,7 @@ type peer struct {
 	wantHandshake   atomic.Bool  // asked of the control loop
 	wantKeepalive   atomic.Bool  // asked of the control loop
 	lastInitiation  atomic.Int64 // when an initiation or response was last sent, 0: never
-	lastHandshake   atomic.Int64 // when a handshake last completed, 0: never
+	lastHandshake   atomic.Int64 // when a handshake last completed, in Unix nanoseconds, 0: never
 	askedLastMinute atomic.Bool  // a new handshake was asked for on receiving under an old session
 	notifying       atomic.Bool  // Options.HandshakeFailing is under way
 
@@ -48,7 +48,8 @@ type peer struct {
 	previous      *keypair
 	pending       *noise.Initiator // awaits a response
 	lastTimestamp tai64n.Timestamp
-	lastConsumed  time.Duration // when an initiation was last accepted
+	sentTimestamp tai64n.Timestamp // of the last initiation sent
+	lastConsumed  time.Duration    // when an initiation was last accepted
 	staged        staged
 
 	allowed map[netip.Prefix]struct{} // guarded by the tunnel's configuration lock
@@ -147,13 +148,16 @@ func (p *peer) forgetSource() {
 func (p *peer) install(kp *keypair) {
 	if !kp.Initiator {
 		p.discard(p.next)
-		p.discard(p.previous)
-		p.next, p.previous = kp, nil
+		p.next = kp // and previous stays until kp is confirmed: the far end may be sending under it
 		return
 	}
 	current := p.current.Load()
 	if p.next != nil {
-		// Both ends were initiator at once; the far end may send under either.
+		// Both ends were initiator at once; the far end may send under either. Each is initiator of its own session now, and
+		// at its end both would rekey and cross again. So one of them is patient.
+		if id := p.tunnel.identity.Load(); id != nil && id.noise.Public().Compare(p.public) > 0 {
+			kp.patience = crossedPatience
+		}
 		p.discard(current)
 		current, p.next = p.next, nil
 	}
@@ -183,7 +187,7 @@ func (p *peer) confirm(kp *keypair, now time.Duration) {
 func (p *peer) completed(now time.Duration) {
 	p.timers.handshakeCompleted()
 	p.askedLastMinute.Store(false)
-	p.lastHandshake.Store(int64(now))
+	p.lastHandshake.Store(p.tunnel.clock.wall().UnixNano())
 	p.tunnel.statistics.completed.Add(1)
 }
 
@@ -225,6 +229,18 @@ func (p *peer) retireKeys() {
 		kp.retired.Store(true)
 	}
 	p.lastInitiation.Store(0)
+}
+
+// eraseSecrets erases what is left of a stopped peer: the PSK, the shared secret of the static keys, cookies.
+func (p *peer) eraseSecrets() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.psk.Zero()
+	p.stamper.Erase()
+	if p.remote != nil {
+		p.remote.Erase()
+		p.remote = nil
+	}
 }
 
 // stop ends everything that runs for the peer: the tunnel goes down, or the peer away.

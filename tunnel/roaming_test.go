@@ -273,6 +273,7 @@ func TestStickySourceIsForgottenWhenItsRouteIsGone(t *testing.T) {
 			t.Fatalf("source %v", got)
 		}
 		b.host.SetAddrs(b.addr)
+		time.Sleep(time.Second) // routes are looked at once a second at most
 		synctest.Wait()
 		ep := p.endpoint.Load()
 		if ep.Source.IsValid() || ep.Interface != 0 || ep.Remote != a.addrPort() {

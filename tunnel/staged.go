@@ -2,6 +2,7 @@ package tunnel
 
 import (
 	"sync/atomic"
+	"unsafe"
 
 	"culvert/tunnel/device"
 )
@@ -23,34 +24,40 @@ type stagedPacket struct {
 // staged holds the packets of one peer that wait for a handshake, oldest first. The peer's lock guards it.
 type staged struct {
 	packets []stagedPacket
-	bytes   int
+	bytes   int // of memory, by stagedCost
+}
+
+// stagedCost is the memory a staged packet of n bytes takes, so that small packets are bounded as well as large ones.
+func stagedCost(n int) int {
+	return device.Headroom + n + device.Tailroom + int(unsafe.Sizeof(stagedPacket{}))
 }
 
 // push copies a packet to the end of the queue. Where a bound is reached the oldest packets make room, since what is
 // newest is likeliest to be of use still. It returns how many packets were lost, and why.
 func (s *staged) push(packet []byte, o device.Offload, total *atomic.Int64) (lost int, why DropReason) {
-	for len(s.packets) > 0 && (len(s.packets) >= maxStagedPackets || s.bytes+len(packet) > maxStagedBytes) {
+	cost := stagedCost(len(packet))
+	for len(s.packets) > 0 && (len(s.packets) >= maxStagedPackets || s.bytes+cost > maxStagedBytes) {
 		s.drop(total)
 		lost++
 	}
-	if total.Add(int64(len(packet))) > maxStagedTotal {
-		total.Add(-int64(len(packet)))
+	if total.Add(int64(cost)) > maxStagedTotal {
+		total.Add(-int64(cost))
 		return lost + 1, DropOutStagedMemory
 	}
 	buf := make([]byte, device.Headroom+len(packet)+device.Tailroom)
 	copy(buf[device.Headroom:], packet)
 	s.packets = append(s.packets, stagedPacket{buf: buf, lo: device.Headroom, hi: device.Headroom + len(packet), offload: o})
-	s.bytes += len(packet)
+	s.bytes += cost
 	return lost, DropOutStagedFull
 }
 
 // drop removes the oldest packet.
 func (s *staged) drop(total *atomic.Int64) {
-	n := s.packets[0].hi - s.packets[0].lo
+	cost := stagedCost(s.packets[0].hi - s.packets[0].lo)
 	s.packets[0] = stagedPacket{}
 	s.packets = s.packets[1:]
-	s.bytes -= n
-	total.Add(-int64(n))
+	s.bytes -= cost
+	total.Add(-int64(cost))
 }
 
 // clear removes all packets and returns how many there were.

@@ -43,7 +43,7 @@ type PeerStatus struct {
 	SentBytes         uint64              `json:"sent_bytes"`
 	ReceivedPackets   uint64              `json:"received_packets"`
 	SentPackets       uint64              `json:"sent_packets"`
-	StagedBytes       int                 `json:"staged_bytes,omitempty"`
+	StagedBytes       int                 `json:"staged_bytes,omitempty"` // memory of packets that wait for a handshake
 }
 
 // HandshakeStatistics count handshake messages since the tunnel started.
@@ -112,7 +112,7 @@ func (p *peer) status(t *Tunnel, now time.Duration) PeerStatus {
 		}
 	}
 	if at := p.lastHandshake.Load(); at != 0 {
-		s.LastHandshake = t.clock.wall(time.Duration(at))
+		s.LastHandshake = time.Unix(0, at)
 	}
 	for prefix := range p.allowed {
 		s.AllowedIPs = append(s.AllowedIPs, prefix)

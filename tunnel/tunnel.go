@@ -116,6 +116,9 @@ func New(dev device.Device, network transport.Network, options Options) (*Tunnel
 		return nil, fmt.Errorf("reading the interface's MTU: %w", err)
 	}
 	t.mtu.Store(int32(mtu))
+	t.configuring.Lock() // a device that fails at once closes the tunnel only when all workers run
+	defer t.configuring.Unlock()
+	t.workers.Go(newControl(t).run)
 	for _, q := range t.queues {
 		w := &outbound{
 			tunnel: t,
@@ -129,8 +132,6 @@ func New(dev device.Device, network transport.Network, options Options) (*Tunnel
 			}
 		})
 	}
-	c := newControl(t)
-	t.workers.Go(c.run)
 	return t, nil
 }
 
@@ -155,8 +156,8 @@ func (t *Tunnel) Err() error {
 	}
 }
 
-// Close ends the tunnel: the device is closed, the socket too, all keys are erased and all goroutines have ended when it
-// returns. It may be called more than once.
+// Close ends the tunnel: the device is closed, the socket too, all keys are erased and all goroutines but calls of
+// Options.HandshakeFailing have ended when it returns. It may be called more than once.
 func (t *Tunnel) Close() error {
 	var err error
 	t.closeOnce.Do(func() {
@@ -170,10 +171,13 @@ func (t *Tunnel) Close() error {
 		t.workers.Wait()
 		for _, p := range t.snapshotPeers() {
 			p.stop(DropOutTunnelDown)
+			p.eraseSecrets()
 		}
+		t.configuring.Lock() // Status may be copying the key
 		if id := t.identity.Swap(nil); id != nil {
 			id.private.Zero()
 		}
+		t.configuring.Unlock()
 		close(t.done)
 	})
 	<-t.done
@@ -289,6 +293,11 @@ func (t *Tunnel) followRoutes(b *boundSocket) {
 			if !valid {
 				p.forgetSource()
 			}
+		}
+		select { // where routes change all the time, once a second will do
+		case <-b.closed:
+			return
+		case <-time.After(time.Second):
 		}
 	}
 }
