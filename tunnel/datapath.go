@@ -40,6 +40,10 @@ type outbound struct {
 	answer   [device.Headroom + icmp.MaxSize6 + device.Tailroom]byte
 }
 
+func newOutbound(t *Tunnel, q device.Queue) *outbound {
+	return &outbound{tunnel: t, queue: q, batch: newSendBatch(t, batchBytes), buf: make([]byte, device.BufferSize)}
+}
+
 // run reads until the device ends, and returns why.
 func (w *outbound) run() error {
 	for {

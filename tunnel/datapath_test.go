@@ -1,9 +1,11 @@
 package tunnel
 
 import (
+	"fmt"
 	"net/netip"
 	"testing"
 
+	"culvert/crypto"
 	"culvert/crypto/noise"
 	"culvert/crypto/session"
 	"culvert/transport"
@@ -29,15 +31,35 @@ func (s *captureSender) Send(trains []transport.Train) int {
 	return 0
 }
 
+// newStillNode is a node none of whose goroutines run, with an open socket. The test takes their place.
+func newStillNode(t testing.TB, network *transporttest.Network, n byte) *node {
+	addr := netip.AddrFrom4([4]byte{192, 0, 2, n})
+	host := network.Host(addr)
+	dev := devicetest.New(fmt.Sprintf("wg%d", n), testMTU, 1)
+	tun, err := newTunnel(dev, host, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := crypto.GeneratePrivateKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := host.Open(transport.Options{Port: testPort})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tun.bound.Store(&boundSocket{socket: s, closed: make(chan struct{})})
+	a := &node{Tunnel: tun, t: t, dev: dev, host: host, key: key, public: key.Public(), addr: addr,
+		inner: netip.AddrFrom4([4]byte{10, 0, 0, n})}
+	a.configure(Change{PrivateKey: &key})
+	a.port.Store(testPort)
+	return a
+}
+
 // newMemoryPath joins two engines by keys of a session made without a handshake.
 func newMemoryPath(t testing.TB, packet []byte, o device.Offload) (*memoryPath, *captureSender) {
 	network := transporttest.New(1)
-	a, b := newNode(t, network, 1), newNode(t, network, 2)
-	for _, n := range []*node{a, b} {
-		if err := n.up(); err != nil { // rather than await the device's event
-			t.Fatal(err)
-		}
-	}
+	a, b := newStillNode(t, network, 1), newStillNode(t, network, 2)
 	a.addPeerNode(b, true)
 	b.addPeerNode(a, true)
 	ka := noise.Keys{Send: [32]byte{1}, Receive: [32]byte{2}}
@@ -60,9 +82,8 @@ func newMemoryPath(t testing.TB, packet []byte, o device.Offload) (*memoryPath, 
 	join(a, a.tunnelPeer(b), &ka, kpB.LocalIndex)
 
 	capture := &captureSender{}
-	batch := newSendBatch(a.Tunnel, batchBytes)
-	batch.bound, batch.sender = a.bound.Load(), capture
-	out := &outbound{tunnel: a.Tunnel, queue: a.queues[0], batch: batch, buf: make([]byte, device.BufferSize)}
+	out := newOutbound(a.Tunnel, a.queues[0])
+	out.batch.bound, out.batch.sender = a.bound.Load(), capture
 	in := &inbound{tunnel: b.Tunnel, coalescer: device.NewCoalescer(b.queues[0])}
 	return &memoryPath{out: out, in: in, packet: packet, o: o}, capture
 }

@@ -94,6 +94,26 @@ type statistics struct {
 // New starts a tunnel between dev and network. It has no key and no peers yet ([Tunnel.Configure] gives it both) and opens
 // its UDP port when the interface comes up. The tunnel owns dev from here on and closes it.
 func New(dev device.Device, network transport.Network, options Options) (*Tunnel, error) {
+	t, err := newTunnel(dev, network, options)
+	if err != nil {
+		return nil, err
+	}
+	t.configuring.Lock() // a device that fails at once closes the tunnel only when all workers run
+	defer t.configuring.Unlock()
+	t.workers.Go(newControl(t).run)
+	for _, q := range t.queues {
+		w := newOutbound(t, q)
+		t.workers.Go(func() {
+			if err := w.run(); !errors.Is(err, os.ErrClosed) {
+				t.fail(fmt.Errorf("reading from the interface: %w", err))
+			}
+		})
+	}
+	return t, nil
+}
+
+// newTunnel makes a tunnel of which nothing runs yet.
+func newTunnel(dev device.Device, network transport.Network, options Options) (*Tunnel, error) {
 	t := &Tunnel{
 		device:     dev,
 		network:    network,
@@ -116,22 +136,6 @@ func New(dev device.Device, network transport.Network, options Options) (*Tunnel
 		return nil, fmt.Errorf("reading the interface's MTU: %w", err)
 	}
 	t.mtu.Store(int32(mtu))
-	t.configuring.Lock() // a device that fails at once closes the tunnel only when all workers run
-	defer t.configuring.Unlock()
-	t.workers.Go(newControl(t).run)
-	for _, q := range t.queues {
-		w := &outbound{
-			tunnel: t,
-			queue:  q,
-			batch:  newSendBatch(t, batchBytes),
-			buf:    make([]byte, device.BufferSize),
-		}
-		t.workers.Go(func() {
-			if err := w.run(); !errors.Is(err, os.ErrClosed) {
-				t.fail(fmt.Errorf("reading from the interface: %w", err))
-			}
-		})
-	}
 	return t, nil
 }
 
