@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -14,9 +13,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"golang.org/x/net/icmp"
-	"golang.org/x/net/ipv4"
 )
 
 // demoEnds are two ends of a tunnel, a and b, with what it takes to send something from a to b.
@@ -29,10 +25,13 @@ type demoEnds struct {
 	close   func() error
 }
 
-// echoConn carries ICMP messages to b and back, without IP headers.
+// echoConn sends numbered messages to b and receives their echoes.
 type echoConn interface {
-	io.ReadWriteCloser
+	send(seq uint16) error
+	// receive waits for the next echo. What is not an echo of this connection's is passed over.
+	receive() (seq uint16, err error)
 	SetReadDeadline(time.Time) error
+	Close() error
 }
 
 // usage is what the daemons used so far.
@@ -46,7 +45,7 @@ type demoResult struct {
 	Devices     string   `json:"devices"` // "tun", or "memory"
 	Because     string   `json:"because,omitempty"`
 	Wire        string   `json:"wire"`
-	FirstPing   float64  `json:"first_ping_ms"` // the handshake included
+	FirstPing   float64  `json:"first_ping_ms"` // the handshake included; in memory UDP is echoed in place of ICMP
 	RTT         rtts     `json:"rtt_ms"`
 	LoadedRTT   rtts     `json:"loaded_rtt_ms"` // while TCP is sent
 	Seconds     float64  `json:"tcp_seconds"`
@@ -97,11 +96,11 @@ func measure(ctx context.Context, s *show, ends *demoEnds, length time.Duration)
 		return nil, err
 	}
 	r.FirstPing = float64(first) / float64(time.Millisecond)
-	s.step("handshake and first ping: %.2f ms", r.FirstPing)
+	s.step("handshake and first echo: %.2f ms", r.FirstPing)
 	if r.RTT, r.PingsLost, err = ping.many(ctx, pingCount); err != nil {
 		return nil, err
 	}
-	s.step("ping: %s", r.RTT)
+	s.step("%s", r.RTT)
 	return r, r.transfer(ctx, s, ends, ping, length)
 }
 
@@ -113,6 +112,7 @@ func (r *demoResult) transfer(ctx context.Context, s *show, ends *demoEnds, ping
 	}
 	defer l.Close()
 	var received atomic.Uint64
+	began := make(chan struct{})
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer l.Close() // before the wait, which it ends
@@ -122,7 +122,7 @@ func (r *demoResult) transfer(ctx context.Context, s *show, ends *demoEnds, ping
 			return
 		}
 		defer c.Close()
-		drain(c, &received)
+		drain(c, &received, began)
 	})
 	dialCtx, cancel := context.WithTimeout(ctx, firstPingTime)
 	c, err := ends.dial(dialCtx)
@@ -131,18 +131,25 @@ func (r *demoResult) transfer(ctx context.Context, s *show, ends *demoEnds, ping
 		return fmt.Errorf("cannot connect by TCP through the tunnel: %w", err)
 	}
 	defer c.Close()
-	before, err := ends.usage()
-	if err != nil {
-		return err
-	}
-	sendCtx, stop := context.WithTimeout(ctx, length)
+	sendCtx, stop := context.WithCancel(ctx)
 	defer stop()
-	start := time.Now()
 	var sendErr error
 	wg.Go(func() {
 		defer stop()
 		sendErr = flood(sendCtx, c)
 	})
+	select { // the clock starts with the first byte
+	case <-began:
+	case <-sendCtx.Done():
+	case <-time.After(firstPingTime):
+		return errors.New("no TCP came through the tunnel")
+	}
+	before, err := ends.usage()
+	if err != nil {
+		return err
+	}
+	start := time.Now()
+	defer time.AfterFunc(length, stop).Stop()
 	var pinging sync.WaitGroup
 	pinging.Go(func() {
 		r.LoadedRTT, r.PingsLostIn, _ = ping.many(sendCtx, -1)
@@ -204,18 +211,22 @@ func flood(ctx context.Context, c net.Conn) error {
 	}
 }
 
-func drain(c net.Conn, received *atomic.Uint64) {
+// drain counts what comes, and closes began when the first has.
+func drain(c net.Conn, received *atomic.Uint64, began chan<- struct{}) {
 	buf := make([]byte, chunk)
 	for {
 		n, err := c.Read(buf)
-		received.Add(uint64(n))
+		if received.Add(uint64(n)) > 0 && began != nil {
+			close(began)
+			began = nil
+		}
 		if err != nil {
 			return
 		}
 	}
 }
 
-// pinger sends ICMP echo requests, one at a time.
+// pinger sends messages to be echoed, one at a time.
 type pinger struct {
 	conn echoConn
 	seq  uint16
@@ -223,44 +234,35 @@ type pinger struct {
 
 var errNoReply = errors.New("no reply")
 
-// once sends one request and waits for its reply.
+// once sends one message and waits for its echo.
 func (p *pinger) once(ctx context.Context, limit time.Duration) (time.Duration, error) {
 	p.seq++
-	var data [56]byte
-	binary.BigEndian.PutUint16(data[:], p.seq)
-	m := icmp.Message{Type: ipv4.ICMPTypeEcho, Body: &icmp.Echo{ID: os.Getpid() & 0xffff, Seq: int(p.seq), Data: data[:]}}
-	b, err := m.Marshal(nil)
-	if err != nil {
-		return 0, err
-	}
 	start := time.Now()
 	if err := p.conn.SetReadDeadline(start.Add(limit)); err != nil {
 		return 0, err
 	}
 	defer context.AfterFunc(ctx, func() { p.conn.SetReadDeadline(time.Unix(1, 0)) })()
-	if _, err := p.conn.Write(b); err != nil {
+	if err := p.conn.send(p.seq); err != nil {
 		return 0, err
 	}
-	for in := make([]byte, 1500); ; {
-		n, err := p.conn.Read(in)
-		if ctx.Err() != nil {
+	for {
+		seq, err := p.conn.receive()
+		switch {
+		case ctx.Err() != nil:
 			return 0, ctx.Err()
-		}
-		if ne, ok := errors.AsType[net.Error](err); ok && ne.Timeout() || errors.Is(err, os.ErrDeadlineExceeded) {
+		case isTimeout(err):
 			return 0, errNoReply
-		}
-		if err != nil {
+		case err != nil:
 			return 0, err
-		}
-		// The identifier may have been changed on the way, by the socket; the sequence number is ours.
-		reply, err := icmp.ParseMessage(1, in[:n])
-		if err != nil || reply.Type != ipv4.ICMPTypeEchoReply {
-			continue
-		}
-		if e, ok := reply.Body.(*icmp.Echo); ok && e.Seq == int(p.seq) && len(e.Data) == len(data) && [56]byte(e.Data) == data {
+		case seq == p.seq:
 			return time.Since(start), nil
 		}
 	}
+}
+
+func isTimeout(err error) bool {
+	ne, ok := errors.AsType[net.Error](err)
+	return ok && ne.Timeout() || errors.Is(err, os.ErrDeadlineExceeded)
 }
 
 // first pings until a reply comes: the handshake happens on the way.
@@ -318,23 +320,23 @@ func rateText(bits float64) string {
 // write sums the demo up.
 func (r *demoResult) write(w io.Writer) error {
 	b := bufio.NewWriter(w)
-	who := "both daemons"
+	who, probe := "both daemons", "ping"
 	if r.Devices == "memory" {
 		fmt.Fprintf(b, "\nIn memory (%s), which says little about speed: real devices need root and /dev/net/tun.\n", r.Because)
-		who = "the whole process"
+		who, probe = "the whole process", "UDP echo"
 	}
-	fmt.Fprintf(b, "\nhandshake and first ping  %.2f ms\n", r.FirstPing)
-	fmt.Fprintf(b, "ping, idle                %s\n", r.RTT)
+	fmt.Fprintf(b, "\n%-31s%.2f ms\n", "handshake and first "+probe, r.FirstPing)
+	fmt.Fprintf(b, "%-31s%s\n", probe+", idle", r.RTT)
 	if r.LoadedRTT.Count > 0 {
-		fmt.Fprintf(b, "ping, while TCP is sent   %s\n", r.LoadedRTT)
+		fmt.Fprintf(b, "%-31s%s\n", probe+", while TCP is sent", r.LoadedRTT)
 	}
-	fmt.Fprintf(b, "TCP, one flow             %s (%s in %.1f s)\n", rateText(r.Rate), bytesText(r.Bytes), r.Seconds)
-	fmt.Fprintf(b, "CPU                       %.2f s per GB, %s\n", r.CPUPerGB, who)
+	fmt.Fprintf(b, "TCP, one flow                  %s (%s in %.1f s)\n", rateText(r.Rate), bytesText(r.Bytes), r.Seconds)
+	fmt.Fprintf(b, "CPU                            %.2f s per GB, %s\n", r.CPUPerGB, who)
 	var peaks []string
 	for _, n := range r.PeakRSS {
 		peaks = append(peaks, bytesText(n))
 	}
-	fmt.Fprintf(b, "peak memory               %s\n", strings.Join(peaks, " and "))
+	fmt.Fprintf(b, "peak memory                    %s\n", strings.Join(peaks, " and "))
 	return b.Flush()
 }
 

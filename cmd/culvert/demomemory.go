@@ -46,16 +46,26 @@ func demoInMemory(ctx context.Context, s *show) (_ *demoEnds, err error) {
 	if err := b.connect(a); err != nil {
 		return nil, err
 	}
+	at := netip.AddrPortFrom(b.inner, demoPort)
+	echo, err := b.stack.ListenUDPAddrPort(at)
+	if err != nil {
+		return nil, fmt.Errorf("cannot listen in memory: %w", err)
+	}
+	u.add("end the echo", echo.Close)
+	go echoUDP(echo)
 	s.step("two engines over UDP on 127.0.0.1: %s to %s", a.inner, b.inner)
 	return &demoEnds{
 		devices: "memory",
 		listen: func() (net.Listener, error) {
-			return b.stack.ListenTCPAddrPort(netip.AddrPortFrom(b.inner, demoPort))
+			return b.stack.ListenTCPAddrPort(at)
 		},
 		dial: func(ctx context.Context) (net.Conn, error) {
-			return a.stack.DialContextTCPAddrPort(ctx, netip.AddrPortFrom(b.inner, demoPort))
+			return a.stack.DialContextTCPAddrPort(ctx, at)
 		},
-		pinger: func() (echoConn, error) { return a.stack.DialPingAddr(a.inner, b.inner) },
+		pinger: func() (echoConn, error) {
+			c, err := a.stack.DialUDPAddrPort(netip.AddrPort{}, at)
+			return udpEcho{c}, err
+		},
 		usage: func() (usage, error) {
 			cpu, rss, err := processUsage("self")
 			return usage{cpu, []uint64{rss}}, err

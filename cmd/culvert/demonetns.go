@@ -113,7 +113,7 @@ func (p *program) demoInNamespaces(ctx context.Context, s *show) (_ *demoEnds, e
 		pinger: func() (c echoConn, err error) {
 			err = a.namespace.Do(func() error {
 				ip, err := net.DialIP("ip4:icmp", nil, &net.IPAddr{IP: b.inner.AsSlice()})
-				c = rawEcho{ip}
+				c = icmpEcho{ip}
 				return err
 			})
 			return c, err
@@ -132,14 +132,6 @@ func (p *program) demoInNamespaces(ctx context.Context, s *show) (_ *demoEnds, e
 		},
 		close: u.run,
 	}, nil
-}
-
-// rawEcho is a raw ICMP socket whose Read leaves the IP header out.
-type rawEcho struct{ *net.IPConn }
-
-func (c rawEcho) Read(b []byte) (int, error) {
-	n, _, err := c.ReadFrom(b)
-	return n, err
 }
 
 // writeConfig writes the end's configuration, with the other end as its peer.
