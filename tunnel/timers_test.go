@@ -104,7 +104,7 @@ func TestTimerKeepaliveAfterTenSilentSeconds(t *testing.T) {
 		l.reset()
 		time.Sleep(session.KeepaliveTimeout - 1)
 		l.expectTimes(t, "a", noise.TypeData)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		l.expectTimes(t, "a", noise.TypeData, session.KeepaliveTimeout)
 		if e := l.all()[0]; e.size != session.Overhead {
 			t.Errorf("a message of %d bytes instead of a keepalive", e.size)
@@ -192,7 +192,7 @@ func TestTimerInitiationsRepeatAndGiveUpAfterNinetySeconds(t *testing.T) {
 		if a.dropped(DropOutHandshake) != 0 {
 			t.Error("gave up too early")
 		}
-		time.Sleep(2)
+		time.Sleep(2 * time.Nanosecond)
 		synctest.Wait()
 		if a.dropped(DropOutHandshake) != 1 || a.Status().Peers[0].StagedBytes != 0 || a.stagedBytes.Load() != 0 {
 			t.Errorf("after 90 s: %d given up, %d bytes wait", a.dropped(DropOutHandshake), a.Status().Peers[0].StagedBytes)
@@ -271,7 +271,7 @@ func TestTimerInitiatorRekeysAt165SecondsOnReceiving(t *testing.T) {
 		time.Sleep(session.RekeyOnReceiveAfter - time.Since(l.start) - 1)
 		stream("a nanosecond before")
 		l.expectTimes(t, "a", noise.TypeInitiation, 0)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		stream("at the time")
 		l.expectTimes(t, "a", noise.TypeInitiation, 0, session.RekeyOnReceiveAfter)
 		l.expectTimes(t, "b", noise.TypeInitiation)
@@ -322,7 +322,7 @@ func TestTimerKeysErasedAfterNineMinutes(t *testing.T) {
 		if used(a) != 1 || used(b) != 1 {
 			t.Fatalf("indices before: %d and %d", used(a), used(b))
 		}
-		time.Sleep(3)
+		time.Sleep(3 * time.Nanosecond)
 		synctest.Wait()
 		if used(a) != 0 || used(b) != 0 || a.tunnelPeer(b).current.Load() != nil {
 			t.Errorf("indices after: %d and %d", used(a), used(b))
