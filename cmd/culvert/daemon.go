@@ -62,7 +62,7 @@ func (d *daemon) serve(level slog.Leveler) error {
 			"culvert status %[1]s shows it, culvert reload %[1]s applies a changed file, culvert down %[1]s ends it", d.name)
 	}
 	if err != nil {
-		return hintDescriptors(err)
+		return hintDescriptors(permissionHint(err))
 	}
 	defer l.Close()
 	if err := d.openLog(level); err != nil {
@@ -86,8 +86,8 @@ func (d *daemon) serve(level slog.Leveler) error {
 	_ = d.notify.send("STOPPING=1")
 	d.ops.Lock()
 	d.downErr = errors.Join(d.body.teardown(), l.Close())
+	close(d.tornDown) // under the lock: no reload begins afterwards
 	d.ops.Unlock()
-	close(d.tornDown)
 	serving.Wait()
 	l.Wait(5 * time.Second)
 	if errors.Is(cause, errStopRequested) || errors.Is(cause, errSignal) {

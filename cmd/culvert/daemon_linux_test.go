@@ -438,6 +438,18 @@ func TestUpFails(t *testing.T) {
 		a.same(before)
 	}
 
+	// A route that somebody else has: the error tells the line.
+	a.host.Shell("ip", "route", "add", "10.50.0.0/16", "dev", "lo")
+	taken := a.surroundings()
+	a.write(bodyA(b, `      c:
+        public_key: "`+testPeer+`"
+        allowed_ips:
+          - 10.50.0.0/16
+`))
+	a.refused(1, "site.yaml:13:13: add route 10.50.0.0/16 dev wg0: ", "up", a.file)
+	a.same(taken)
+	a.host.Shell("ip", "route", "del", "10.50.0.0/16", "dev", "lo")
+
 	if err := os.WriteFile(filepath.Join(a.dir, "hook.conf"), []byte("[Interface]\nPrivateKey = "+testPrivate+"\nAddress = 10.9.9.9/32\nPostUp = exit 7\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -166,7 +166,7 @@ func (p *program) startDemoDaemon(ctx context.Context, e *demoEnd) error {
 	defer notify.Close()
 	cmd := exec.Command("/proc/self/exe", "up", "--foreground", filepath.Join(e.dir, "demo.yaml"))
 	cmd.Args[0] = p.name
-	cmd.Env = append(os.Environ(), "CULVERT_RUN_DIR="+filepath.Join(e.dir, "run"), "CULVERT_WG_DIR="+filepath.Join(e.dir, "wg"),
+	cmd.Env = append(os.Environ(), runDirEnv+"="+filepath.Join(e.dir, "run"), wgDirEnv+"="+filepath.Join(e.dir, "wg"),
 		"NOTIFY_SOCKET="+notify.LocalAddr().String())
 	cmd.Dir = "/"
 	cmd.Stdout, cmd.Stderr = &e.log, &e.log

@@ -50,7 +50,7 @@ type applied struct {
 func linux() kernel {
 	return kernel{
 		openTun: func(name string) (device.Device, error) {
-			d, err := device.OpenTun(device.TunOptions{Name: name})
+			d, err := device.OpenTun(device.TunOptions{Name: name, MTU: setup.DefaultMTU})
 			return d, openHint(name, err)
 		},
 		newEngine: func(d device.Device, n transport.Network, o tunnel.Options) (engine, error) {

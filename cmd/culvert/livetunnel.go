@@ -7,12 +7,14 @@ import (
 	"io"
 	"log/slog"
 	"net/netip"
+	"strings"
 	"sync"
 	"time"
 
 	"culvert/cmd/culvert/resolve"
 	"culvert/config"
 	"culvert/crypto"
+	"culvert/setup"
 	"culvert/transport"
 	"culvert/tunnel"
 )
@@ -74,7 +76,7 @@ func startTunnel(ctx context.Context, s surroundings, file *config.File, conf co
 	})
 	network, err := t.startEngine(infof)
 	if err != nil {
-		return nil, err
+		return nil, placed(conf.Pos, err)
 	}
 	change, err := changeTo(&conf, nil)
 	if err != nil {
@@ -97,14 +99,14 @@ func startTunnel(ctx context.Context, s surroundings, file *config.File, conf co
 		return nil, err
 	}
 	if err := network.wait(ctx, t.engine.Done()); err != nil {
-		return nil, err
+		return nil, placed(conf.ListenPos, err)
 	}
 	if err := t.setLink(ctx, &conf); err != nil {
 		return nil, err
 	}
 	t.undo.add("take the name servers away", t.removeDNS)
 	if err := t.setDNS(conf.DNS); err != nil {
-		return nil, err
+		return nil, placed(conf.DNS.Pos, err)
 	}
 	if err := t.startResolver(infof); err != nil {
 		return nil, err
@@ -235,7 +237,8 @@ func (t *liveTunnel) setLink(ctx context.Context, conf *config.Tunnel) error {
 	want.SetMark = func(mark uint32) error { return t.engine.Configure(tunnel.Change{Mark: &mark}) }
 	t.linkMu.Lock()
 	defer t.linkMu.Unlock()
-	return t.link.set(ctx, want)
+	err = t.link.set(ctx, want)
+	return placed(linkPosition(conf, err), err)
 }
 
 func (t *liveTunnel) setDNS(dns config.DNS) error {
@@ -327,4 +330,36 @@ func (t *liveTunnel) stop() error {
 		return fmt.Errorf("tunnel %s: %w", t.conf.Name, err)
 	}
 	return nil
+}
+
+// placed adds the line of the file an error comes from, where there is one.
+func placed(pos config.Position, err error) error {
+	if err == nil || pos == (config.Position{}) {
+		return err
+	}
+	return fmt.Errorf("%s: %w", pos, err)
+}
+
+// linkPosition is the line of what could not be set on a link: of the address, or of the peer's network.
+func linkPosition(conf *config.Tunnel, err error) config.Position {
+	e, ok := errors.AsType[*setup.OpError](err)
+	if !ok {
+		return config.Position{}
+	}
+	at := func(p config.Prefix) bool {
+		return strings.HasPrefix(e.Item, p.String()+" ") || strings.HasPrefix(e.Item, p.Masked().String()+" ")
+	}
+	for _, a := range conf.Addresses {
+		if at(a) && strings.Contains(e.Op, "address") {
+			return a.Pos
+		}
+	}
+	for _, p := range conf.Peers {
+		for _, a := range p.AllowedIPs {
+			if at(a) && strings.Contains(e.Op, "route") {
+				return a.Pos
+			}
+		}
+	}
+	return conf.Pos
 }

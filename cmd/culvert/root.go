@@ -19,17 +19,20 @@ type program struct {
 	wgDir          string // sockets of the userspace API
 }
 
+// Where sockets lie, and variables of the environment by which tests put them elsewhere.
 const (
 	defaultRunDir = "/run/culvert"
 	defaultWGDir  = "/var/run/wireguard"
+	runDirEnv     = "CULVERT_RUN_DIR"
+	wgDirEnv      = "CULVERT_WG_DIR"
 )
 
 // run is the whole program: it returns the exit code.
 func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	p := &program{
 		name: args[0], stdin: stdin, stdout: stdout, stderr: stderr,
-		runDir: envOr("CULVERT_RUN_DIR", defaultRunDir),
-		wgDir:  envOr("CULVERT_WG_DIR", defaultWGDir),
+		runDir: directory(runDirEnv, defaultRunDir),
+		wgDir:  directory(wgDirEnv, defaultWGDir),
 	}
 	rest := args[1:]
 	// Under the name culvert-wg it is the program wg-quick expects in WG_QUICK_USERSPACE_IMPLEMENTATION.
@@ -44,11 +47,16 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	return exitCode(err)
 }
 
-func envOr(name, def string) string {
-	if v := os.Getenv(name); v != "" {
-		return v
+// directory is the one named by a variable, with its full path: the daemon runs elsewhere.
+func directory(variable, otherwise string) string {
+	v := os.Getenv(variable)
+	if v == "" {
+		return otherwise
 	}
-	return def
+	if abs, err := filepath.Abs(v); err == nil {
+		return abs
+	}
+	return v
 }
 
 const overview = `culvert: encrypted tunnels on Linux

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -60,7 +61,7 @@ func (p *program) instances(names []string) ([]control.Instance, error) {
 	}
 	all, err := control.Names(p.runDir)
 	if err != nil {
-		return nil, fmt.Errorf("cannot list what runs: %w", err)
+		return nil, permissionHint(fmt.Errorf("cannot list what runs: %w", err))
 	}
 	var out []control.Instance
 	var errs []error
@@ -89,5 +90,12 @@ func (p *program) callError(name string, err error) error {
 		}
 		return err
 	}
-	return fmt.Errorf("%s: %w", name, err)
+	return permissionHint(fmt.Errorf("%s: %w", name, err))
+}
+
+func permissionHint(err error) error {
+	if errors.Is(err, fs.ErrPermission) {
+		return hint(err, "run as root")
+	}
+	return err
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"culvert/cmd/culvert/control"
 	"culvert/config"
 )
 
@@ -71,6 +72,10 @@ func loadConfig(path string) (*config.File, error) {
 		return nil, err
 	}
 	var errs config.Errors
+	if !control.ValidName(file.Instance) {
+		errs = append(errs, file.ErrorAt(config.Position{File: path}, fmt.Sprintf("%q cannot be the name of an instance", file.Instance),
+			"use 1 to 64 of a-z A-Z 0-9 _ = + . -, not a dot first: in the file's name, or with \"instance: NAME\" in it", nil))
+	}
 	for i := range file.Tunnels {
 		t := &file.Tunnels[i]
 		if t.SaveConfig {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"strconv"
+	"sync"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -152,8 +153,10 @@ type wgInterface struct {
 	d         *daemon
 	kernel    kernel
 	inherited inherited
-	engine    engine
 	undo      undo
+
+	mu     sync.Mutex // guards engine, for status
+	engine engine
 }
 
 // errInterfaceGone ends a daemon whose interface was deleted, which is how wg-quick takes one down: no failure.
@@ -175,13 +178,15 @@ func (w *wgInterface) start(_ context.Context, fail func(error)) error {
 	if err != nil {
 		return errors.Join(err, dev.Close())
 	}
+	w.mu.Lock()
 	w.engine = e
+	w.mu.Unlock()
 	w.undo.add("close the device", e.Close)
 	name, err := dev.Name() // WG_TUN_FD may have another
 	if err != nil {
 		return err
 	}
-	sock, err := w.serve(name, infof)
+	sock, err := w.serve(name, e, infof)
 	if err != nil {
 		return err
 	}
@@ -220,22 +225,25 @@ func (w *wgInterface) open() (device.Device, error) {
 	return d, nil
 }
 
-func (w *wgInterface) serve(name string, infof func(string, ...any)) (*wgSocket, error) {
+func (w *wgInterface) serve(name string, e engine, infof func(string, ...any)) (*wgSocket, error) {
 	if w.inherited.uapi == nil {
-		return w.kernel.serveWG(w.d.p.wgDir, name, w.engine, infof)
+		return w.kernel.serveWG(w.d.p.wgDir, name, e, infof)
 	}
 	l, err := uapi.Adopt(w.inherited.uapi, w.d.p.wgDir, name)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", uapiFDEnv, err)
 	}
-	return serveWG(l, w.engine, infof), nil
+	return serveWG(l, e, infof), nil
 }
 
 func (w *wgInterface) status() []control.Tunnel {
-	if w.engine == nil {
+	w.mu.Lock()
+	e := w.engine
+	w.mu.Unlock()
+	if e == nil {
 		return []control.Tunnel{}
 	}
-	s := w.engine.Status()
+	s := e.Status()
 	s.PrivateKey.Zero()
 	return []control.Tunnel{statusOf(s)}
 }
