@@ -347,6 +347,17 @@ func TestUpAfterKill(t *testing.T) {
 	a.same(before)
 }
 
+// A name service that fails does not keep the tunnel from coming up, nor from using the next endpoint of the list.
+func TestUpWithoutDNS(t *testing.T) {
+	t.Parallel()
+	a, b := newSites(t)
+	a.write(strings.Replace(bodyA(b, ""), `endpoints: ["`, `endpoints: ["nowhere.invalid:7", "`, 1))
+	b.must("up", b.file)
+	a.must("up", a.file)
+	a.reaches("10.20.0.2")
+	a.must("down", "site")
+}
+
 // foreground starts "up -f" and returns when it serves.
 func (s *site) foreground() (cmd *exec.Cmd, log *bytes.Buffer) {
 	s.t.Helper()
