@@ -362,7 +362,7 @@ func TestEveryFlippedBitOfTheFirstDataMessageConfirmsNothing(t *testing.T) {
 	})
 }
 
-// The same between two engines, one bit of each byte of each message of the handshake.
+// The same between two engines, with some bits of each message of the handshake.
 func TestHandshakeDamagedOnTheWireIsRepeated(t *testing.T) {
 	sizes := map[uint8]int{
 		noise.TypeInitiation: noise.InitiationSize - noise.MACSize, // mac2 does not count without load
@@ -374,7 +374,7 @@ func TestHandshakeDamagedOnTheWireIsRepeated(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				network := transporttest.New(1)
 				a, b := newPair(t, network)
-				for at := range size {
+				for at := 0; at < size; at += 5 {
 					damaged, before := false, b.Status().Handshakes.Completed
 					remove := network.Tap(func(p *transporttest.Packet) {
 						if p.Data[0] == kind && !damaged {
@@ -693,7 +693,7 @@ func TestIndicesAreRandomAndNotReusedSoon(t *testing.T) {
 		_, a, _ := actorScene(t)
 		seen := make(map[uint32]bool)
 		var ones, zeros uint32
-		const count = 200
+		const count = 64
 		rising := 0
 		last := uint32(0)
 		for range count {
