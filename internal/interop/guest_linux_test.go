@@ -42,7 +42,7 @@ func TestKernelWireGuard(t *testing.T) {
 	}
 	g := lab.NewGuest(t, lab.GuestOptions{
 		Modules:  []string{"wireguard", "veth", "tun", "sch_netem", "nf_tables", "nft_chain_nat", "nft_masq", "nf_conntrack_netlink"},
-		Programs: []string{"ip", "tc", "wg"},
+		Programs: []string{"ip", "tc", "wg", "ping"},
 		Files:    files,
 		Memory:   1024,
 		Limit:    20 * time.Minute,

@@ -183,7 +183,7 @@ func TestUp(t *testing.T) {
 			a.reaches(innerB.v4)
 			a.reaches(innerB.v6)
 			a.reaches(netip.MustParseAddr("10.77.0.1")) // by a route made of the allowed IPs
-			b.must(hostB.Ping(innerA.v4))
+			b.pings(innerA.v4)
 			transfer(t, hostA, hostB, innerB.v4, 1<<20)
 			if shown := a.mustRun("status", a.name()); !strings.Contains(shown, b.publicKey) || strings.Contains(shown, a.privateKey) ||
 				strings.Contains(shown, psk) {
@@ -197,7 +197,7 @@ func TestUp(t *testing.T) {
 			b.apply()
 			a.up()
 			b.reaches(innerA.v6)
-			a.must(hostA.Ping(innerB.v4))
+			a.pings(innerB.v4)
 			a.down(before)
 		})
 	})
@@ -238,8 +238,8 @@ func TestUpDefaultRoute(t *testing.T) {
 				t.Errorf("only %d packets came through the tunnel; the pings went along the wire", received)
 			}
 			// The wire's own subnet is still reached directly.
-			a.must(hostA.Ping(wire.B.V4.Addr()))
-			a.must(hostA.Ping(wire.B.V6.Addr()))
+			a.pings(wire.B.V4.Addr())
+			a.pings(wire.B.V6.Addr())
 			a.down(before)
 		})
 	})
@@ -273,7 +273,7 @@ func TestReload(t *testing.T) {
 		a.write()
 		a.mustRun("reload", a.name())
 		a.reaches(netip.MustParseAddr("10.78.0.1"))
-		a.must(hostA.Ping(innerB.v4))
+		a.pings(innerB.v4)
 		if after := a.of(b); after.handshake != session.handshake || after.received <= session.received {
 			t.Errorf("the session with b was %+v before the reload, %+v after", session, after)
 		}
@@ -285,8 +285,8 @@ func TestReload(t *testing.T) {
 		if out, code := a.run("reload", a.name()); code != 78 {
 			t.Errorf("reload of a wrong file ended with %d:\n%s", code, out)
 		}
-		a.must(hostA.Ping(innerB.v4))
-		a.must(hostA.Ping(innerC.v6))
+		a.pings(innerB.v4)
+		a.pings(innerC.v6)
 
 		// A peer that is gone from the file goes, with its routes.
 		a.peers = good[1:]
@@ -295,7 +295,7 @@ func TestReload(t *testing.T) {
 		if _, ok := a.state().peers[b.publicKey]; ok {
 			t.Error("a peer that is no longer in the file is still there")
 		}
-		a.must(hostA.Ping(innerC.v4))
+		a.pings(innerC.v4)
 		a.down(before)
 	})
 }
