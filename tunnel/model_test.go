@@ -250,33 +250,40 @@ func (w *world) check() {
 		}
 		indices, staged, endpoints := 0, 0, 0
 		for _, p := range n.snapshotPeers() {
-			p.mu.Lock()
-			for _, kp := range []*keypair{p.current.Load(), p.next, p.previous} {
-				if kp == nil {
-					continue
+			func() {
+				p.mu.Lock()
+				defer p.mu.Unlock()
+				for _, kp := range []*keypair{p.current.Load(), p.next, p.previous} {
+					if kp == nil {
+						continue
+					}
+					indices++
+					if e := n.indices.lookup(kp.LocalIndex); e == nil || e.keypair != kp || e.peer != p {
+						fail("%s: a keypair's index leads elsewhere", w.name(n))
+					}
 				}
-				indices++
-				if e := n.indices.lookup(kp.LocalIndex); e == nil || e.keypair != kp || e.peer != p {
-					fail("%s: a keypair's index leads elsewhere", w.name(n))
+				for _, kp := range []*keypair{p.current.Load(), p.previous} {
+					if kp != nil && kp.unconfirmed.Load() {
+						fail("%s: a keypair in use would have each datagram take the lock to confirm it", w.name(n))
+					}
 				}
-			}
-			if p.pending != nil {
-				indices++
-				if e := n.indices.lookup(p.pending.LocalIndex()); e == nil || e.keypair != nil || e.peer != p {
-					fail("%s: a pending handshake's index leads elsewhere", w.name(n))
+				if p.pending != nil {
+					indices++
+					if e := n.indices.lookup(p.pending.LocalIndex()); e == nil || e.keypair != nil || e.peer != p {
+						fail("%s: a pending handshake's index leads elsewhere", w.name(n))
+					}
 				}
-			}
-			staged += p.staged.bytes
-			if p.waiting.Load() != (len(p.staged.packets) > 0) {
-				fail("%s: %d packets wait, the flag says %v", w.name(n), len(p.staged.packets), p.waiting.Load())
-			}
-			if next, visit := p.timers.next(), p.visitAt.Load(); next != 0 && (visit == 0 || visit > int64(next)) {
-				fail("%s: due at %v, visited at %v", w.name(n), next, time.Duration(visit))
-			}
-			if len(p.staged.packets) > 0 && p.timers.retransmit.Load() == 0 {
-				fail("%s: packets wait for a handshake that nobody will repeat", w.name(n))
-			}
-			p.mu.Unlock()
+				staged += p.staged.bytes
+				if p.waiting.Load() != (len(p.staged.packets) > 0) {
+					fail("%s: %d packets wait, the flag says %v", w.name(n), len(p.staged.packets), p.waiting.Load())
+				}
+				if next, visit := p.timers.next(), p.visitAt.Load(); next != 0 && (visit == 0 || visit > int64(next)) {
+					fail("%s: due at %v, visited at %v", w.name(n), next, time.Duration(visit))
+				}
+				if len(p.staged.packets) > 0 && p.timers.retransmit.Load() == 0 {
+					fail("%s: packets wait for a handshake that nobody will repeat", w.name(n))
+				}
+			}()
 			if ep := p.endpoint.Load(); ep != nil {
 				endpoints++
 				if !n.endpoints.any(ep.Remote, func(q *peer) bool { return q == p }) {

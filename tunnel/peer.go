@@ -160,6 +160,7 @@ func (p *peer) install(kp *keypair) {
 		}
 		p.discard(current)
 		current, p.next = p.next, nil
+		current.unconfirmed.Store(false) // it is in its place, and confirming changes nothing any more
 	}
 	p.discard(p.previous)
 	p.previous = current

@@ -58,6 +58,30 @@ func TestRekeyingLosesReordersAndDuplicatesNothing(t *testing.T) {
 	})
 }
 
+func TestCountersOfAPeer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := newPair(t, transporttest.New(1))
+		a.send(b, "first")
+		b.expect("first")
+		b.send(a, "a longer answer to it")
+		a.expect("a longer answer to it")
+		a.dev.Queue(0).Push(udpPacket(b.inner, b.inner, []byte("refused, but authentic")), noOffload)
+		b.expect()
+		const first, answer, refused = 48, 64, 64 // padded
+		out := []uint64{3, noise.InitiationSize + 2*session.Overhead + first + refused}
+		back := []uint64{2, noise.ResponseSize + session.Overhead + answer}
+		sa, sb := a.Status().Peers[0], b.Status().Peers[0]
+		for name, c := range map[string][3][]uint64{
+			"a to b": {out, {sa.SentPackets, sa.SentBytes}, {sb.ReceivedPackets, sb.ReceivedBytes}},
+			"b to a": {back, {sb.SentPackets, sb.SentBytes}, {sa.ReceivedPackets, sa.ReceivedBytes}},
+		} {
+			if !slices.Equal(c[1], c[0]) || !slices.Equal(c[2], c[0]) {
+				t.Errorf("%s: %d sent, %d received, want %d", name, c[1], c[2], c[0])
+			}
+		}
+	})
+}
+
 func TestOnlyTheLastThreeKeypairsReceive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n, a, _ := actorScene(t)
