@@ -298,7 +298,7 @@ func (r *Results) ratios(u underlay, q quantity) (text, verdict string) {
 		best, worst = 1/s.high, 1/s.low
 	}
 	switch {
-	case q.best == neither:
+	case q.best == neither || len(ratios) < 2: // one round decides nothing
 		return text, ""
 
 	case worst <= 1:
