@@ -369,14 +369,16 @@ func TestJunkIsUnansweredAndTakesNoMemory(t *testing.T) {
 		}
 		sent := 0
 		network.Tap(func(*transporttest.Packet) { sent++ })
-		round(8) // after which the buffers of the network in memory have their size
+		round(8)
 		before, goroutines := heap(), runtime.NumGoroutine()
 		round(40)
 		after := heap()
 		if sent != 0 {
 			t.Errorf("%d answers", sent)
 		}
-		if after > before+256<<10 {
+		// The network in memory keeps up to a batch of buffers, according to how quick its receiver was. The datagrams
+		// themselves are 20,000 of 400 bytes on average, and each could have left more behind than that.
+		if after > before+2<<20 {
 			t.Errorf("the heap grew from %d to %d bytes", before, after)
 		}
 		if got := runtime.NumGoroutine(); got > goroutines {
