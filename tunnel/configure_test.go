@@ -519,6 +519,21 @@ func TestPortTakenWhileComingUp(t *testing.T) {
 			t.Errorf("status %+v", got)
 		}
 		s.ping(s.by)
+		// Or the same one, once it is free.
+		s.n.dev.SetUp(false)
+		synctest.Wait()
+		if thief, err = s.n.host.Open(transport.Options{Port: port}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		s.n.dev.SetUp(true)
+		synctest.Wait()
+		if err := s.n.Configure(Change{ListenPort: &port}); !errors.Is(err, syscall.EADDRINUSE) {
+			t.Errorf("error %v", err)
+		}
+		thief.Close()
+		s.n.configure(Change{ListenPort: &port})
+		s.ping(s.by)
 	})
 }
 

@@ -377,7 +377,7 @@ func TestJunkIsUnansweredAndTakesNoMemory(t *testing.T) {
 			t.Errorf("%d answers", sent)
 		}
 		// The network in memory keeps up to a batch of buffers, according to how quick its receiver was. The datagrams
-		// themselves are 20,000 of 400 bytes on average, and each could have left more behind than that.
+		// themselves are 20,000 of 270 bytes on average, and each could have left more behind than that.
 		if after > before+2<<20 {
 			t.Errorf("the heap grew from %d to %d bytes", before, after)
 		}
