@@ -22,6 +22,7 @@ type peer struct {
 	public crypto.PublicKey
 
 	endpoint atomic.Pointer[transport.Endpoint] // nil while unknown
+	refused  atomic.Pointer[transport.Endpoint] // whose source address the routes have made wrong
 	left     bool                               // takes no endpoint any more; guarded by the endpoint set's lock
 	current  atomic.Pointer[keypair]            // what is sent with; nil without a session
 	waiting  atomic.Bool                        // packets are staged, and go before any other
@@ -125,13 +126,33 @@ func (p *peer) setEndpoint(ep *transport.Endpoint) {
 	p.tunnel.endpoints.set(p, ep)
 }
 
-// heard moves the peer to the endpoint an authenticated message came from.
+// heard moves the peer to the endpoint an authenticated message came from. A source address that changed routes have made
+// wrong is not taken up again from what is still under way to it.
 func (p *peer) heard(ep *transport.Endpoint) {
-	if old := p.endpoint.Load(); old != nil && *old == *ep {
+	old := p.endpoint.Load()
+	if old != nil && *old == *ep {
+		return
+	}
+	if r := p.refused.Load(); r != nil && *r == *ep {
+		if plain := ep.WithoutSource(); old == nil || *old != plain {
+			p.setEndpoint(&plain)
+		}
 		return
 	}
 	moved := *ep // ep belongs to the caller's batch
 	p.setEndpoint(&moved)
+}
+
+// checkSource drops the sticky source address where routes have made it wrong, and forgives it where they have made it right
+// again; valid tells of an endpoint.
+func (p *peer) checkSource(valid func(transport.Endpoint) bool) {
+	if r := p.refused.Load(); r != nil && valid(*r) {
+		p.refused.CompareAndSwap(r, nil)
+	}
+	if ep := p.endpoint.Load(); ep != nil && ep.Source.IsValid() && !valid(*ep) {
+		p.refused.Store(ep)
+		p.forgetSource()
+	}
 }
 
 // forgetSource drops the sticky source address: what made it right may have changed.

@@ -329,3 +329,45 @@ func TestReplayedDataFromElsewhereIsNotDelivered(t *testing.T) {
 		a.expect("still found")
 	})
 }
+
+func TestSourceThatRoutesMadeWrongIsNotTakenUpAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := transporttest.New(1)
+		a, b := newPair(t, network)
+		second := netip.MustParseAddr("192.0.2.22")
+		b.host.SetAddrs(b.addr, second)
+		a.configure(Change{Peers: []PeerChange{{PublicKey: b.public,
+			Endpoint: &transport.Endpoint{Remote: netip.AddrPortFrom(second, testPort)}}}})
+		a.send(b, "asks")
+		b.expect("asks")
+		p := b.tunnelPeer(a)
+		wrong := *p.endpoint.Load()
+		if wrong.Source != second {
+			t.Fatalf("source %v", wrong.Source)
+		}
+		b.host.SetAddrs(b.addr)
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		p.heard(&wrong) // what was under way to the address
+		if ep := p.endpoint.Load(); ep.Source.IsValid() || ep.Remote != wrong.Remote {
+			t.Errorf("endpoint %+v", *ep)
+		}
+		elsewhere := wrong
+		elsewhere.Remote = netip.AddrPortFrom(wrong.Remote.Addr(), 7)
+		p.heard(&elsewhere) // says nothing of routes to another remote address
+		if ep := p.endpoint.Load(); *ep != elsewhere {
+			t.Errorf("endpoint %+v", *ep)
+		}
+		p.heard(&wrong)
+		if ep := p.endpoint.Load(); *ep != wrong.WithoutSource() {
+			t.Errorf("endpoint %+v", *ep)
+		}
+		b.host.SetAddrs(b.addr, second)
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		p.heard(&wrong) // is right again
+		if ep := p.endpoint.Load(); *ep != wrong {
+			t.Errorf("endpoint %+v", *ep)
+		}
+	})
+}

@@ -283,20 +283,17 @@ func (t *Tunnel) followRoutes(b *boundSocket) {
 			return
 		case <-b.socket.RouteChanges(): // nil, and so never ready, where the network cannot tell
 		}
-		checked := make(map[transport.Endpoint]bool)
+		checked := make(map[transport.Endpoint]bool) // peers may share an endpoint
+		valid := func(ep transport.Endpoint) bool {
+			known, ok := checked[ep]
+			if !ok {
+				known = b.socket.SourceValid(ep)
+				checked[ep] = known
+			}
+			return known
+		}
 		for _, p := range t.snapshotPeers() {
-			ep := p.endpoint.Load()
-			if ep == nil || !ep.Source.IsValid() {
-				continue
-			}
-			valid, known := checked[*ep]
-			if !known {
-				valid = b.socket.SourceValid(*ep)
-				checked[*ep] = valid
-			}
-			if !valid {
-				p.forgetSource()
-			}
+			p.checkSource(valid)
 		}
 		select { // where routes change all the time, once a second will do
 		case <-b.closed:
