@@ -166,12 +166,26 @@ func TestWGQuick(t *testing.T) {
 		}
 	}
 	q.mustRun("down")
+	q.goneAfterDown(before)
 	q.mustRun("up")
 	if _, ok := q.state().peers[added]; !ok {
 		t.Error("the saved peer did not come up")
 	}
 	q.reaches(innerB.v4)
 	q.mustRun("down")
+	q.goneAfterDown(before)
+}
+
+// wg-quick down only deletes the device; what comes up right after it must not find the old daemon in its place.
+func TestWGQuickRestart(t *testing.T) {
+	t.Parallel()
+	q := newQuick(t, lab.NewHost(t, "a"))
+	before := surroundings(t, q.host)
+	q.write(innerA.v4.String()+"/24", "")
+	for range 10 {
+		q.mustRun("up")
+		q.mustRun("down")
+	}
 	q.goneAfterDown(before)
 }
 
