@@ -17,6 +17,9 @@ type Options struct {
 	// HandshakeFailing is called, from a goroutine of its own and at most once per peer and retry, when an initiation to a
 	// peer went unanswered: the moment to resolve its endpoint's name again. nil is no call.
 	HandshakeFailing func(peer crypto.PublicKey)
+	// LinkUp is called, from a goroutine of its own, when the interface has come up again after it was down: the kernel has
+	// dropped its routes and IPv6 addresses meanwhile. nil is no call.
+	LinkUp func()
 }
 
 // Change is one transaction on a running tunnel, with the semantics of the cross-platform userspace API's `set`

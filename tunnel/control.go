@@ -60,7 +60,15 @@ type control struct {
 	buf    [noise.InitiationSize]byte
 
 	limiter rateLimiter
+
+	// The interface is up but its port could not be opened: when to try again, and why not last time.
+	retryPortAt time.Duration
+	portError   string
+	wentDown    bool // the interface has been down since the tunnel started
 }
+
+// retryPortEvery is how long a port that could not be opened is left alone.
+const retryPortEvery = 2 * time.Second
 
 // controlBatch is the control loop's send buffer: one peer's staged packets, segmented, and some more.
 const controlBatch = 2 * transport.MaxTrainBytes
@@ -97,6 +105,9 @@ func (c *control) run() {
 			for at := c.agenda.first(); at != 0 && at <= now; at = c.agenda.first() {
 				c.visit(c.agenda[0], now)
 			}
+			if c.retryPortAt != 0 && c.retryPortAt <= now {
+				c.openPort(now)
+			}
 		case e, ok := <-events:
 			if !ok {
 				t.fail(errDeviceGone)
@@ -107,9 +118,12 @@ func (c *control) run() {
 	}
 }
 
-// wait returns how long until the first peer is due.
+// wait returns how long until the first peer, or the port, is due.
 func (c *control) wait() time.Duration {
 	at := c.agenda.first()
+	if c.retryPortAt != 0 && (at == 0 || c.retryPortAt < at) {
+		at = c.retryPortAt
+	}
 	if at == 0 {
 		return time.Hour
 	}
@@ -121,13 +135,34 @@ func (c *control) deviceEvent(e device.Event) {
 	t := c.tunnel
 	switch e {
 	case device.EventUp:
-		if err := t.up(); err != nil {
-			t.logf("%s: cannot open the UDP port: %v", t.name(), err)
+		c.openPort(t.clock.now())
+		if c.wentDown && t.options.LinkUp != nil {
+			go t.options.LinkUp()
 		}
 	case device.EventDown:
+		c.retryPortAt, c.portError, c.wentDown = 0, "", true
 		t.down()
 	case device.EventMTU:
 		t.readMTU()
+	}
+}
+
+// openPort opens the UDP port, now that the interface is up. Where another program has the port, or no descriptor is free,
+// it is tried again until it works or the interface goes down.
+func (c *control) openPort(now time.Duration) {
+	t := c.tunnel
+	err := t.up()
+	if err == nil {
+		if c.portError != "" {
+			t.logf("%s: the UDP port is open now", t.name())
+		}
+		c.retryPortAt, c.portError = 0, ""
+		return
+	}
+	c.retryPortAt = now + retryPortEvery
+	if text := err.Error(); text != c.portError {
+		c.portError = text
+		t.logf("%s: cannot open the UDP port, trying again every %v: %v", t.name(), retryPortEvery, err)
 	}
 }
 

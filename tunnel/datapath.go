@@ -317,6 +317,7 @@ func (w *inbound) arrived(kp *keypair, ep *transport.Endpoint, size int, data bo
 	if a := &w.streak; a.keypair != kp || a.endpoint != ep {
 		w.noteArrivals(now)
 		a.keypair, a.endpoint = kp, ep
+		kp.peer.heard(ep) // before the packet is delivered, so that the answer to it goes the right way
 		if kp.unconfirmed.Load() {
 			kp.peer.confirm(kp, now)
 		}
@@ -336,7 +337,6 @@ func (w *inbound) noteArrivals(now time.Duration) {
 	p := a.keypair.peer
 	p.receivedPackets.Add(uint64(a.messages))
 	p.receivedBytes.Add(uint64(a.bytes))
-	p.heard(a.endpoint)
 	p.timers.authenticatedReceived()
 	p.schedule(p.timers.traversed(now))
 	if a.data {

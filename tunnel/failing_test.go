@@ -9,6 +9,7 @@ import (
 	"culvert/crypto/noise"
 	"culvert/crypto/session"
 	"culvert/crypto/tai64n"
+	"culvert/transport"
 	"culvert/transport/transporttest"
 )
 
@@ -153,6 +154,34 @@ func TestSecretsOfRemovedPeersAreErased(t *testing.T) {
 		}
 		if _, _, err := remote.Initiate(nil, 1, tai64n.From(time.Now()), crypto.GeneratePrivateKey); err == nil {
 			t.Error("the static keys' shared secret is left")
+		}
+	})
+}
+
+func TestPortThatCannotBeOpenedIsTriedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := transporttest.New(1)
+		a, b := newPair(t, network)
+		back := make(chan struct{}, 10)
+		a.options.LinkUp = func() { back <- struct{}{} }
+		a.dev.SetUp(false)
+		synctest.Wait()
+		squatter, err := a.host.Open(transport.Options{Port: testPort})
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.dev.SetUp(true)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if a.Status().Up {
+			t.Fatal("up on a port that another has")
+		}
+		squatter.Close()
+		time.Sleep(retryPortEvery)
+		a.send(b, "open again")
+		b.expect("open again")
+		if len(back) != 1 {
+			t.Errorf("told %d times that the link is back", len(back))
 		}
 	})
 }

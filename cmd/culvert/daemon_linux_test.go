@@ -327,6 +327,32 @@ func TestDefaultRouteComesAndGoes(t *testing.T) {
 	lab.Eventually(t, patience, "all is as before", func() bool { return a.surroundings() == before })
 }
 
+// The kernel drops routes and IPv6 addresses of an interface that goes down; the daemon puts them back.
+func TestAddressesAndRoutesComeBackWithTheLink(t *testing.T) {
+	t.Parallel()
+	for name, routes := range map[string]string{"default route": "0.0.0.0/0", "routes": "10.30.0.0/16"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			a, b := newSites(t)
+			a.write(strings.Replace(bodyA(b, ""), "10.20.0.2/32", "10.20.0.2/32, "+routes, 1))
+			before := a.surroundings()
+			b.must("up", b.file)
+			a.must("up", a.file)
+			up := a.surroundings()
+			a.host.Shell("ip", "link", "set", "wg0", "down")
+			if a.surroundings() == up {
+				t.Fatal("nothing was lost")
+			}
+			a.host.Shell("ip", "link", "set", "wg0", "up")
+			lab.Eventually(t, patience, "all is back", func() bool { return a.surroundings() == up })
+			a.reaches("fd20::2")
+			a.reaches("10.30.0.1")
+			a.must("down", "site")
+			a.same(before)
+		})
+	}
+}
+
 // An instance killed without a chance to clean up does not stand in the next one's way.
 func TestUpAfterKill(t *testing.T) {
 	t.Parallel()

@@ -164,7 +164,7 @@ func (p *program) startDemoDaemon(ctx context.Context, e *demoEnd) error {
 		return err
 	}
 	defer notify.Close()
-	cmd := exec.Command("/proc/self/exe", "up", "--foreground", filepath.Join(e.dir, "demo.yaml"))
+	cmd := exec.Command(ownProgram(), "up", "--foreground", filepath.Join(e.dir, "demo.yaml"))
 	cmd.Args[0] = p.name
 	cmd.Env = append(os.Environ(), runDirEnv+"="+filepath.Join(e.dir, "run"), wgDirEnv+"="+filepath.Join(e.dir, "wg"),
 		"NOTIFY_SOCKET="+notify.LocalAddr().String())

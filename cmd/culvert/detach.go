@@ -38,7 +38,7 @@ func (p *program) detach(before func(*exec.Cmd), args ...string) error {
 		return hintDescriptors(fmt.Errorf("cannot start the daemon: %w", err))
 	}
 	defer r.Close()
-	cmd := exec.Command("/proc/self/exe")
+	cmd := exec.Command(ownProgram())
 	cmd.Args = append([]string{p.name}, args...)
 	cmd.ExtraFiles = []*os.File{w} // descriptor 3
 	cmd.Env = append(os.Environ(), readyEnv+"=3", runDirEnv+"="+p.runDir, wgDirEnv+"="+p.wgDir)

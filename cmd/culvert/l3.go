@@ -55,6 +55,14 @@ func (s *l3) set(ctx context.Context, want setup.L3) error {
 	return nil
 }
 
+// restore sets everything in force anew, for a link that was down and lost some of it. setMark is as in [setup.L3].
+func (s *l3) restore(ctx context.Context, setMark func(uint32) error) error {
+	want := s.have
+	want.SetMark = setMark
+	bare := setup.L3{Link: want.Link, MTU: want.MTU, Mark: want.Mark, SetMark: setMark}
+	return errors.Join(s.change(ctx, bare), s.change(ctx, want))
+}
+
 func (s *l3) change(ctx context.Context, want setup.L3) error {
 	if s.have.MTU != want.MTU && want.MTU != 0 {
 		if err := s.setMTU(ctx, want.MTU); err != nil {

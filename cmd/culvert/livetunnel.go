@@ -132,6 +132,7 @@ func (t *liveTunnel) startEngine(infof func(string, ...any)) (*observedNetwork, 
 		Logf:             infof,
 		Debugf:           func(format string, args ...any) { t.log.Debug(fmt.Sprintf(format, args...)) },
 		HandshakeFailing: t.handshakeFailing,
+		LinkUp:           t.linkUp,
 	})
 	if err != nil {
 		return nil, errors.Join(err, dev.Close())
@@ -148,6 +149,24 @@ func (t *liveTunnel) handshakeFailing(peer crypto.PublicKey) {
 	if r != nil {
 		r.Failing(peer)
 	}
+}
+
+// linkUp puts back what the kernel took from the interface while it was down.
+func (t *liveTunnel) linkUp() {
+	t.linkMu.Lock()
+	defer t.linkMu.Unlock()
+	if t.link.base == nil { // going away
+		return
+	}
+	if err := t.link.restore(context.Background(), t.setMark); err != nil {
+		t.log.Warn("the interface was down; its addresses and routes cannot all be put back", "error", err)
+		return
+	}
+	t.log.Info("the interface was down; its addresses and routes are back")
+}
+
+func (t *liveTunnel) setMark(mark uint32) error {
+	return t.engine.Configure(tunnel.Change{Mark: &mark})
 }
 
 func (t *liveTunnel) startResolver(infof func(string, ...any)) error {
@@ -234,7 +253,7 @@ func (t *liveTunnel) setLink(ctx context.Context, conf *config.Tunnel) error {
 		return err
 	}
 	want := linkOf(conf, mtu)
-	want.SetMark = func(mark uint32) error { return t.engine.Configure(tunnel.Change{Mark: &mark}) }
+	want.SetMark = t.setMark
 	t.linkMu.Lock()
 	defer t.linkMu.Unlock()
 	err = t.link.set(ctx, want)

@@ -68,6 +68,7 @@ func (s *Server) Serve(l net.Listener) error {
 		s.forget(l)
 		l.Close()
 	}()
+	failing := false // told once, not each time it is tried
 	for {
 		select {
 		case s.slots <- struct{}{}:
@@ -76,6 +77,7 @@ func (s *Server) Serve(l net.Listener) error {
 		}
 		c, err := l.Accept()
 		if err == nil {
+			failing = false
 			s.welcome(c)
 			continue
 		}
@@ -83,7 +85,10 @@ func (s *Server) Serve(l net.Listener) error {
 		if !passing(err) {
 			return err
 		}
-		s.options.Logf("configuration socket: %v; trying again", err)
+		if !failing {
+			failing = true
+			s.options.Logf("configuration socket: %v; trying again until it works", err)
+		}
 		select {
 		case <-time.After(acceptPause):
 		case <-s.done:

@@ -106,15 +106,20 @@ func prepareDir(dir string) error {
 // dyingTime is how long a lock without a daemon behind it is waited for.
 const dyingTime = 3 * time.Second
 
+// noticeTime is how long a daemon may take to notice that its interface is gone.
+const noticeTime = time.Second
+
 // awaitLock locks the instance. The kernel frees a killed process's lock only some time after everything else of it has
 // gone, even its devices; so a lock whose holder does not answer is waited for.
 func awaitLock(dir, name string) (*os.File, error) {
-	for end := time.Now().Add(dyingTime); ; time.Sleep(10 * time.Millisecond) {
+	start := time.Now()
+	for end := start.Add(dyingTime); ; time.Sleep(20 * time.Millisecond) {
 		lock, err := takeLock(lockPath(dir, name))
 		if !errors.Is(err, ErrRunning) || time.Now().After(end) {
 			return lock, err
 		}
-		if _, err := call(dir, name, OpStatus, dyingTime); err == nil {
+		// Also one that answers may be about to end: wg-quick deletes the interface and goes, and may start anew at once.
+		if _, err := call(dir, name, OpStatus, dyingTime); err == nil && time.Since(start) > noticeTime {
 			return nil, ErrRunning
 		}
 	}
