@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
 	"io"
@@ -186,4 +187,33 @@ func TestDemoWithoutRoot(t *testing.T) {
 		t.Fatal(err)
 	}
 	checkDemo(t, out, "memory", 1)
+}
+
+// Also at its very start, when the daemons are not up yet, what an interrupted demo says is true.
+func TestDemoInterruptedAtStart(t *testing.T) {
+	lab.NeedNetns(t)
+	lab.NeedTun(t)
+	cmd := demoCommand(t)
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	out := bufio.NewReader(stdout)
+	if line, err := out.ReadString('\n'); err != nil || !strings.HasPrefix(line, "two namespaces") {
+		t.Fatalf("first it said %q (%v)", line, err)
+	}
+	cmd.Process.Signal(os.Interrupt)
+	io.Copy(io.Discard, out)
+	cmd.Wait()
+	if code := cmd.ProcessState.ExitCode(); code != 1 || stderr.String() != "culvert: interrupted; everything was taken away\n" {
+		t.Errorf("it ended with %d and said %q", code, stderr.String())
+	}
+	if left := leftovers(t, cmd.Process.Pid); left != nil {
+		t.Errorf("left behind: %v", left)
+	}
 }

@@ -205,8 +205,8 @@ func (p *program) startDemoDaemon(ctx context.Context, e *demoEnd) error {
 		return fmt.Errorf("daemon %s ended: %w", e.letter, e.lastWords())
 	default:
 	}
-	if err := context.Cause(ctx); err == context.Canceled {
-		return err
+	if ctx.Err() == context.Canceled { // not its cause, which names the signal
+		return context.Canceled
 	}
 	return fmt.Errorf("daemon %s is not up within %v", e.letter, demoStartTime)
 }
@@ -229,6 +229,9 @@ func (e *demoEnd) stop() error {
 	e.daemon.Process.Signal(syscall.SIGTERM)
 	select {
 	case <-e.ended:
+		if s, ok := e.daemon.ProcessState.Sys().(syscall.WaitStatus); ok && s.Signaled() && s.Signal() != syscall.SIGKILL {
+			return nil // before it could catch the signal, and so before it had anything to take away
+		}
 		if code := e.daemon.ProcessState.ExitCode(); code != 0 {
 			return fmt.Errorf("it ended with code %d: %s", code, strings.TrimSpace(e.log.String()))
 		}

@@ -57,15 +57,22 @@ func (p *program) detach(before func(*exec.Cmd), args ...string) error {
 		return hintDescriptors(fmt.Errorf("cannot start the daemon: %w", err))
 	}
 	ended := make(chan struct{})
-	defer close(ended)
+	stopped := make(chan bool, 1)
 	go func() {
 		select {
 		case <-interrupted:
 			cmd.Process.Signal(syscall.SIGTERM)
+			stopped <- true
 		case <-ended:
+			stopped <- false
 		}
 	}()
-	return p.awaitReady(r, cmd)
+	err = p.awaitReady(r, cmd)
+	close(ended)
+	if <-stopped && err != nil {
+		return errors.New("interrupted; everything was taken back")
+	}
+	return err
 }
 
 func (p *program) awaitReady(r io.Reader, cmd *exec.Cmd) error {
