@@ -64,7 +64,7 @@ type control struct {
 	// The interface is up but its port could not be opened: when to try again, and why not last time.
 	retryPortAt time.Duration
 	portError   string
-	wentDown    bool // the interface has been down since the tunnel started
+	wasUp       bool // the interface has been up before; its first state may be down
 }
 
 // retryPortEvery is how long a port that could not be opened is left alone.
@@ -136,11 +136,12 @@ func (c *control) deviceEvent(e device.Event) {
 	switch e {
 	case device.EventUp:
 		c.openPort(t.clock.now())
-		if c.wentDown && t.options.LinkUp != nil {
+		if c.wasUp && t.options.LinkUp != nil {
 			go t.options.LinkUp()
 		}
+		c.wasUp = true
 	case device.EventDown:
-		c.retryPortAt, c.portError, c.wentDown = 0, "", true
+		c.retryPortAt, c.portError = 0, ""
 		t.down()
 	case device.EventMTU:
 		t.readMTU()
