@@ -89,7 +89,8 @@ func build(dst, packet []byte, kind, code byte, rest uint32, from netip.Addr) ([
 	}
 	quoted := min(length, largest-ip-headerSize)
 	start := len(dst)
-	dst = append(dst, make([]byte, ip+headerSize)...)
+	var headers [ippacket.Header6 + headerSize]byte
+	dst = append(dst, headers[:ip+headerSize]...)
 	dst = append(dst, packet[:quoted]...)
 	message := dst[start:]
 
