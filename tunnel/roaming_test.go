@@ -256,16 +256,21 @@ func TestAnswersLeaveFromTheAddressAsked(t *testing.T) {
 	})
 }
 
+// multihomedPair is a pair whose b has a second address and has been called there by a.
+func multihomedPair(t *testing.T) (a, b *node, second netip.Addr) {
+	a, b = newPair(t, transporttest.New(1))
+	second = netip.MustParseAddr("192.0.2.22")
+	b.host.SetAddrs(b.addr, second)
+	a.configure(Change{Peers: []PeerChange{{PublicKey: b.public,
+		Endpoint: &transport.Endpoint{Remote: netip.AddrPortFrom(second, testPort)}}}})
+	a.send(b, "asks")
+	b.expect("asks")
+	return a, b, second
+}
+
 func TestStickySourceIsForgottenWhenItsRouteIsGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		network := transporttest.New(1)
-		a, b := newPair(t, network)
-		second := netip.MustParseAddr("192.0.2.22")
-		b.host.SetAddrs(b.addr, second)
-		a.configure(Change{Peers: []PeerChange{{PublicKey: b.public,
-			Endpoint: &transport.Endpoint{Remote: netip.AddrPortFrom(second, testPort)}}}})
-		a.send(b, "asks")
-		b.expect("asks")
+		a, b, second := multihomedPair(t)
 		p := b.tunnelPeer(a)
 		b.host.ChangeRoutes() // that leave this one valid
 		synctest.Wait()
@@ -332,14 +337,7 @@ func TestReplayedDataFromElsewhereIsNotDelivered(t *testing.T) {
 
 func TestSourceThatRoutesMadeWrongIsNotTakenUpAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		network := transporttest.New(1)
-		a, b := newPair(t, network)
-		second := netip.MustParseAddr("192.0.2.22")
-		b.host.SetAddrs(b.addr, second)
-		a.configure(Change{Peers: []PeerChange{{PublicKey: b.public,
-			Endpoint: &transport.Endpoint{Remote: netip.AddrPortFrom(second, testPort)}}}})
-		a.send(b, "asks")
-		b.expect("asks")
+		a, b, second := multihomedPair(t)
 		p := b.tunnelPeer(a)
 		wrong := *p.endpoint.Load()
 		if wrong.Source != second {
