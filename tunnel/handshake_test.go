@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net/netip"
-	"runtime"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -180,7 +179,7 @@ func TestSilence(t *testing.T) {
 		add(DropInExpired, last, "data with a counter no session reaches")
 
 		a.expectSilence("nothing yet")
-		goroutines, indices := runtime.NumGoroutine(), n.usedIndices()
+		goroutines, indices := bubbleGoroutines(), n.usedIndices()
 		sent := network.Counters().Sent
 		for i, m := range all {
 			before := n.dropped(m.why)
@@ -194,7 +193,7 @@ func TestSilence(t *testing.T) {
 				t.Fatalf("%s: something was sent", m.name)
 			}
 		}
-		if got := runtime.NumGoroutine(); got > goroutines {
+		if got := bubbleGoroutines(); got > goroutines {
 			t.Errorf("%d goroutines became %d", goroutines, got)
 		}
 		if got := n.usedIndices(); got != indices {
