@@ -98,7 +98,7 @@ func (e end) answer(msg []byte, now time.Duration) ([]byte, *session.Session) {
 		return nil, nil
 	}
 	e.stamper.Stamp(response, now)
-	s, err := session.New(&keys, false, responderIndex, r.RemoteIndex(), now)
+	s, err := session.New(&keys, crypto.ChaCha20Poly1305, false, responderIndex, r.RemoteIndex(), now)
 	if err != nil {
 		return nil, nil
 	}
@@ -114,7 +114,7 @@ func (e end) finish(i *noise.Initiator, msg []byte, now time.Duration) *session.
 	if err != nil {
 		return nil
 	}
-	s, err := session.New(&keys, true, initiatorIndex, index, now)
+	s, err := session.New(&keys, crypto.ChaCha20Poly1305, true, initiatorIndex, index, now)
 	if err != nil {
 		return nil
 	}
@@ -125,7 +125,7 @@ func seal(t testing.TB, s *session.Session, plaintext []byte) []byte {
 	t.Helper()
 	var n session.Nonce
 	msg := make([]byte, len(plaintext)+session.Overhead)
-	counter, ok := s.Reserve(1)
+	counter, ok := s.Reserve(1, len(plaintext)+noise.TagSize)
 	if !ok || s.Seal(msg, counter, plaintext, &n) != len(msg) {
 		t.Fatal("not sealed")
 	}

@@ -185,7 +185,7 @@ func (a *actor) consume(pending *noise.Initiator, response []byte) {
 
 func (a *actor) derive(keys *noise.Keys, initiator bool, local, remote uint32) {
 	a.t.Helper()
-	s, err := session.New(keys, initiator, local, remote, a.now())
+	s, err := session.New(keys, crypto.ChaCha20Poly1305, initiator, local, remote, a.now())
 	if err != nil {
 		a.t.Fatal(err)
 	}
@@ -229,7 +229,7 @@ func (a *actor) response(initiation []byte) []byte {
 // seal makes a data message of a plaintext; nil is a keepalive.
 func (a *actor) seal(plaintext []byte) []byte {
 	a.t.Helper()
-	counter, ok := a.session.Reserve(1)
+	counter, ok := a.session.Reserve(1, len(plaintext)+noise.TagSize)
 	if !ok {
 		a.t.Fatal("the actor's session is used up")
 	}

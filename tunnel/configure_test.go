@@ -107,7 +107,7 @@ func TestPeersComeAndGo(t *testing.T) {
 		if len(s.n.Status().Peers) != 2 || s.n.lookupPeer(s.by.public) != nil {
 			t.Error("the peer is still there")
 		}
-		if _, ok := sent.Reserve(1); ok {
+		if _, ok := sent.Reserve(1, noise.TagSize); ok {
 			t.Error("the removed peer's session still works")
 		}
 		s.n.send(s.by, "to nobody")

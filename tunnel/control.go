@@ -255,7 +255,7 @@ func (c *control) keepalive(p *peer, now time.Duration) {
 	}
 	counter, ok := uint64(0), false
 	if kp.maySend(now) {
-		counter, ok = kp.Reserve(1)
+		counter, ok = kp.Reserve(1, noise.TagSize)
 	}
 	if !ok {
 		p.timers.roundBegun(now)

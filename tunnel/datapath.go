@@ -118,7 +118,8 @@ func (w *outbound) sealPacket(p *peer, kp *keypair, ep *transport.Endpoint, lo, 
 		return true
 	}
 	count, sent := w.segments.Count(), 0
-	counter, ok := kp.Reserve(count)
+	const headers = 512 // at most, which each segment but the first repeats
+	counter, ok := kp.Reserve(count, hi-lo+(count-1)*headers+count*(paddingMultiple+noise.TagSize))
 	if !ok {
 		return false
 	}

@@ -69,7 +69,7 @@ func newMemoryPath(t testing.TB, packet []byte, o device.Offload) (*memoryPath, 
 		if err != nil {
 			t.Fatal(err)
 		}
-		s, err := session.New(k, true, index, remote, n.clock.now())
+		s, err := session.New(k, crypto.ChaCha20Poly1305, true, index, remote, n.clock.now())
 		if err != nil {
 			t.Fatal(err)
 		}

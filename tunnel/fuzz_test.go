@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"testing"
 
+	"culvert/crypto"
 	"culvert/crypto/cookie"
 	"culvert/crypto/noise"
 	"culvert/crypto/session"
@@ -29,7 +30,7 @@ func (m *memoryPath) renew(t testing.TB) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s, err := session.New(&keys[i], true, index, remote, p.tunnel.clock.now())
+		s, err := session.New(&keys[i], crypto.ChaCha20Poly1305, true, index, remote, p.tunnel.clock.now())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -99,7 +100,7 @@ func FuzzDatagram(f *testing.F) {
 		var want []byte
 		switch how % 4 {
 		case sealed:
-			counter, _ := far.Reserve(1)
+			counter, _ := far.Reserve(1, len(data)+noise.TagSize)
 			train.N = far.Seal(train.Buf, counter, data, &nonce)
 			packet := bytes.Clone(data)
 			if from, _, size, ok := ippacket.Parse(packet); ok && allowedByFuzz(from) && ecn.Decapsulate(packet[:size], tos) {

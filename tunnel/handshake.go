@@ -252,7 +252,7 @@ func (c *control) response(m *handshakeMessage, msg []byte, now time.Duration) {
 // a keepalive, since only that lets the far end send. The peer's lock is held.
 func (c *control) derive(p *peer, keys *noise.Keys, initiator bool, local, remote uint32, now time.Duration) bool {
 	t := c.tunnel
-	s, err := session.New(keys, initiator, local, remote, now)
+	s, err := session.New(keys, crypto.ChaCha20Poly1305, initiator, local, remote, now)
 	if err != nil {
 		t.indices.release(local)
 		t.drops.add(DropInHandshake, 1)
@@ -266,7 +266,7 @@ func (c *control) derive(p *peer, keys *noise.Keys, initiator bool, local, remot
 		c.sealStaged(p, kp, now)
 		p.install(kp)
 		if ep := p.endpoint.Load(); kp.Sent() == 0 && ep != nil {
-			if counter, ok := kp.Reserve(1); ok {
+			if counter, ok := kp.Reserve(1, noise.TagSize); ok {
 				c.sealKeepalive(p, kp, ep, counter, now)
 			}
 		}

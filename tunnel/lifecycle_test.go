@@ -99,7 +99,7 @@ func TestCloseEndsEveryGoroutine(t *testing.T) {
 		if got := bubbleGoroutines(); got > before {
 			t.Errorf("%d goroutines before, %d after", before, got)
 		}
-		if _, ok := kp.Reserve(1); ok {
+		if _, ok := kp.Reserve(1, noise.TagSize); ok {
 			t.Error("the session's keys are still there")
 		}
 		if a.usedIndices() != 0 || a.identity.Load() != nil {

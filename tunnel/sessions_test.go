@@ -155,7 +155,7 @@ func TestReplayWindow(t *testing.T) {
 		n, a, _ := actorScene(t)
 		a.connect()
 		behind, within := a.seal(a.packet("behind")), a.seal(a.packet("within"))
-		a.session.Reserve(8192 - 2)
+		a.session.Reserve(8192-2, 0)
 		a.say("the newest") // 8192 counters after the one within
 		n.expect("the newest")
 		a.inject(behind)
@@ -169,7 +169,7 @@ func TestReplayWindow(t *testing.T) {
 		n.expect()
 		// A false message does not move the window.
 		next := a.seal(a.packet("next"))
-		a.session.Reserve(1 << 20)
+		a.session.Reserve(1<<20, 0)
 		a.inject(flipped(a.seal(a.packet("far ahead")), 20*8))
 		n.expect()
 		a.inject(next)

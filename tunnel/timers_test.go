@@ -327,7 +327,7 @@ func TestTimerKeysErasedAfterNineMinutes(t *testing.T) {
 		if used(a) != 0 || used(b) != 0 || a.tunnelPeer(b).current.Load() != nil {
 			t.Errorf("indices after: %d and %d", used(a), used(b))
 		}
-		if _, ok := kp.Reserve(1); ok {
+		if _, ok := kp.Reserve(1, noise.TagSize); ok {
 			t.Error("the erased session still works")
 		}
 	})
@@ -357,14 +357,14 @@ func TestRekeyAfterManyMessages(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, b, l, _ := established(t)
 		time.Sleep(session.RekeyTimeout)
-		a.tunnelPeer(b).current.Load().Reserve(session.RekeyAfterMessages)
+		a.tunnelPeer(b).current.Load().Reserve(session.RekeyAfterMessages, 0)
 		l.reset()
 		a.send(b, "the last one")
 		b.expect("the last one")
 		l.expectTimes(t, "a", noise.TypeInitiation, 0)
 		// The responder rekeys as well when its counters run out.
 		time.Sleep(session.RekeyTimeout)
-		b.tunnelPeer(a).current.Load().Reserve(session.RekeyAfterMessages)
+		b.tunnelPeer(a).current.Load().Reserve(session.RekeyAfterMessages, 0)
 		l.reset()
 		b.send(a, "from the other end")
 		a.expect("from the other end")
@@ -378,7 +378,7 @@ func TestNothingSentOnceCountersAreUsedUp(t *testing.T) {
 		time.Sleep(session.RekeyTimeout)
 		kp := a.tunnelPeer(b).current.Load()
 		for left := session.RejectAfterMessages - kp.Sent(); left > 0; left = session.RejectAfterMessages - kp.Sent() {
-			kp.Reserve(int(min(left, 1<<62)))
+			kp.Reserve(int(min(left, 1<<62)), 0)
 		}
 		l.reset()
 		a.send(b, "waits for another session")

@@ -12,6 +12,14 @@ const (
 	RejectAfterMessages = replay.RejectAfterMessages // 2^64 - 2^13 - 1
 )
 
+// Limits on the bytes sealed under one key of AES-256-GCM, tags included; a key of ChaCha20-Poly1305 has none. Blocks of one key's
+// streams are told from random by their not repeating: with 2^34 blocks of 16 bytes an attacker gains at most
+// (2^34)^2 / 2^129 = 2^-61 (Iwata, Ohashi, Minematsu, https://eprint.iacr.org/2012/438).
+const (
+	RekeyAfterBytes  = 1 << 37
+	RejectAfterBytes = 1 << 38
+)
+
 // Times of the protocol (WireGuard paper §6.1 to §6.6).
 const (
 	RekeyAfterTime   = 120 * time.Second // the initiator of a session this old makes a new one when it sends

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"crypto/aes"
 	"crypto/cipher"
 	"encoding/binary"
 	"errors"
@@ -10,6 +11,7 @@ import (
 
 	"golang.org/x/crypto/chacha20poly1305"
 
+	"culvert/crypto"
 	"culvert/crypto/internal/hidden"
 	"culvert/crypto/noise"
 	"culvert/crypto/replay"
@@ -30,13 +32,15 @@ var (
 	ErrErased = errors.New("session: erased")
 	// ErrNoKeys refuses to make a session of zero keys, which are keys already erased.
 	ErrNoKeys = errors.New("session: no keys")
+	// ErrSuite refuses a suite that is not known here.
+	ErrSuite = errors.New("session: unknown suite")
 )
 
 // Nonce is scratch space for one AEAD call at a time. A worker owns one and passes it in, because a nonce on the stack would
 // escape through the AEAD's interface and be allocated for each packet.
 type Nonce [chacha20poly1305.NonceSize]byte
 
-// set lays out the nonce of a counter: four zero bytes, then the counter little-endian (§5.4.6).
+// set lays out the nonce of a counter, for either suite: four zero bytes, then the counter little-endian (§5.4.6).
 func (n *Nonce) set(counter uint64) []byte {
 	binary.LittleEndian.PutUint32(n[:4], 0)
 	binary.LittleEndian.PutUint64(n[4:], counter)
@@ -58,38 +62,62 @@ type Session struct {
 	Initiator   bool          // this end sent the initiation
 	Created     time.Duration // since the engine's epoch
 
+	suite   crypto.Suite
 	ciphers atomic.Pointer[ciphers] // nil once erased
 	_       [cacheLine]byte
 	next    atomic.Uint64 // send counter not yet reserved; at most RejectAfterMessages
-	_       [cacheLine - 8]byte
+	bytes   atomic.Uint64 // reserved of a suite that counts them; at most RejectAfterBytes
+	_       [cacheLine - 16]byte
 	window  replay.Window
 }
 
-// New makes a session of a handshake's keys at time now, and erases *k. Keys that are zero (erased already) are refused
-// with [ErrNoKeys].
-func New(k *noise.Keys, initiator bool, local, remote uint32, now time.Duration) (*Session, error) {
+// New makes a session of a handshake's keys and suite at time now, and erases *k. Keys that are zero (erased already) are refused
+// with [ErrNoKeys], a suite that is not known here with [ErrSuite].
+func New(k *noise.Keys, suite crypto.Suite, initiator bool, local, remote uint32, now time.Duration) (*Session, error) {
 	var none noise.Keys
 	if k.Send == none.Send || k.Receive == none.Receive {
 		return nil, ErrNoKeys
 	}
 	defer k.Erase()
-	send, err := chacha20poly1305.New(k.Send[:])
+	send, err := newAEAD(suite, &k.Send)
 	if err != nil {
 		return nil, err
 	}
-	receive, err := chacha20poly1305.New(k.Receive[:])
+	receive, err := newAEAD(suite, &k.Receive)
 	if err != nil {
 		return nil, err
 	}
-	s := &Session{LocalIndex: local, RemoteIndex: remote, Initiator: initiator, Created: now}
+	s := &Session{LocalIndex: local, RemoteIndex: remote, Initiator: initiator, Created: now, suite: suite}
 	s.ciphers.Store(&ciphers{send: send, receive: receive})
 	return s, nil
 }
 
-// Reserve takes n consecutive send counters, first to first+n-1, for the caller alone. It gives none when n is below one or
-// fewer than n are left below RejectAfterMessages, or after [Session.Erase].
-func (s *Session) Reserve(n int) (first uint64, ok bool) {
+// newAEAD returns the suite's AEAD. Both take nonces of 12 bytes and give tags of 16.
+func newAEAD(suite crypto.Suite, key *[crypto.KeySize]byte) (cipher.AEAD, error) {
+	switch suite {
+	case crypto.ChaCha20Poly1305:
+		return chacha20poly1305.New(key[:])
+	case crypto.AES256GCM:
+		block, err := aes.NewCipher(key[:])
+		if err != nil {
+			return nil, err
+		}
+		return cipher.NewGCM(block)
+	}
+	return nil, ErrSuite
+}
+
+// Suite returns the suite the session seals with.
+func (s *Session) Suite() crypto.Suite { return s.suite }
+
+// Reserve takes n consecutive send counters, first to first+n-1, for the caller alone, to seal messages whose plaintexts and tags
+// are together at most bytes long. It gives none when n is below one, fewer than n are left below RejectAfterMessages, under
+// AES-256-GCM fewer bytes than that below RejectAfterBytes, or after [Session.Erase]. What it refuses is not counted.
+func (s *Session) Reserve(n, bytes int) (first uint64, ok bool) {
 	if n < 1 || s.ciphers.Load() == nil {
+		return 0, false
+	}
+	if s.suite == crypto.AES256GCM && !s.reserveBytes(uint64(n), bytes) {
 		return 0, false
 	}
 	for {
@@ -102,6 +130,30 @@ func (s *Session) Reserve(n int) (first uint64, ok bool) {
 			return first, true
 		}
 	}
+}
+
+// reserveBytes counts bytes towards RejectAfterBytes. Each of n messages is at least a tag, whatever the caller says: so bytes run out
+// long before counters, and Reserve, which takes bytes first, never has to give any back.
+func (s *Session) reserveBytes(n uint64, bytes int) bool {
+	if n > RejectAfterBytes/noise.TagSize {
+		return false
+	}
+	take := max(n*noise.TagSize, uint64(max(bytes, 0)))
+	for {
+		taken := s.bytes.Load()
+		if take > RejectAfterBytes-taken {
+			return false
+		}
+		if s.bytes.CompareAndSwap(taken, taken+take) {
+			return true
+		}
+	}
+}
+
+// RekeyDue reports whether so much has been reserved that a new session is to be made: more than RekeyAfterMessages, or under
+// AES-256-GCM more than RekeyAfterBytes.
+func (s *Session) RekeyDue() bool {
+	return s.next.Load() > RekeyAfterMessages || s.bytes.Load() > RekeyAfterBytes
 }
 
 // Sent returns how many send counters have been reserved.

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"culvert/crypto"
 	"culvert/crypto/noise"
 )
 
@@ -24,11 +25,11 @@ func pair(t testing.TB) (initiator, responder *Session) {
 	t.Helper()
 	keys := noise.Keys{Send: [32]byte{1, 2, 3}, Receive: [32]byte{31: 9}}
 	mirrored := noise.Keys{Send: keys.Receive, Receive: keys.Send}
-	initiator, err := New(&keys, true, localIndex, remoteIndex, time.Minute)
+	initiator, err := New(&keys, crypto.ChaCha20Poly1305, true, localIndex, remoteIndex, time.Minute)
 	if err != nil {
 		t.Fatal(err)
 	}
-	responder, err = New(&mirrored, false, remoteIndex, localIndex, time.Minute)
+	responder, err = New(&mirrored, crypto.ChaCha20Poly1305, false, remoteIndex, localIndex, time.Minute)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,7 +53,7 @@ func open(s *Session, msg []byte) ([]byte, error) {
 
 func TestNewErasesKeys(t *testing.T) {
 	k := noise.Keys{Send: [32]byte{1}, Receive: [32]byte{2}}
-	s, err := New(&k, true, 1, 2, 3)
+	s, err := New(&k, crypto.ChaCha20Poly1305, true, 1, 2, 3)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,7 +64,7 @@ func TestNewErasesKeys(t *testing.T) {
 		t.Error("fields not as given")
 	}
 	for _, k := range []noise.Keys{{}, {Send: [32]byte{1}}, {Receive: [32]byte{1}}} {
-		if _, err := New(&k, true, 1, 2, 3); !errors.Is(err, ErrNoKeys) {
+		if _, err := New(&k, crypto.ChaCha20Poly1305, true, 1, 2, 3); !errors.Is(err, ErrNoKeys) {
 			t.Errorf("New with a zero key: %v", err)
 		}
 	}
@@ -75,7 +76,7 @@ func TestRoundTrip(t *testing.T) {
 		from, to := ends[0], ends[1]
 		for _, size := range []int{0, 1, 15, 16, 17, 64, 1420, 1424, 9000, 65519} {
 			plaintext := bytes.Repeat([]byte{byte(size), 0xee}, size/2+1)[:size]
-			counter, ok := from.Reserve(1)
+			counter, ok := from.Reserve(1, 0)
 			if !ok {
 				t.Fatal("no counter")
 			}
@@ -199,14 +200,14 @@ func TestEveryBit(t *testing.T) {
 func TestReserve(t *testing.T) {
 	s, _ := pair(t)
 	for _, n := range []int{0, -1, -1 << 62} {
-		if _, ok := s.Reserve(n); ok {
+		if _, ok := s.Reserve(n, 0); ok {
 			t.Errorf("Reserve(%d) succeeded", n)
 		}
 	}
-	if first, ok := s.Reserve(3); !ok || first != 0 {
+	if first, ok := s.Reserve(3, 0); !ok || first != 0 {
 		t.Fatalf("first: %d %v", first, ok)
 	}
-	if first, ok := s.Reserve(1); !ok || first != 3 {
+	if first, ok := s.Reserve(1, 0); !ok || first != 3 {
 		t.Fatalf("second: %d %v", first, ok)
 	}
 	if s.Sent() != 4 {
@@ -217,18 +218,18 @@ func TestReserve(t *testing.T) {
 func TestReserveExhaustion(t *testing.T) {
 	s, _ := pair(t)
 	s.next.Store(RejectAfterMessages - 5)
-	if _, ok := s.Reserve(6); ok {
+	if _, ok := s.Reserve(6, 0); ok {
 		t.Error("six of five given")
 	}
-	if first, ok := s.Reserve(4); !ok || first != RejectAfterMessages-5 {
+	if first, ok := s.Reserve(4, 0); !ok || first != RejectAfterMessages-5 {
 		t.Errorf("four of five: %d %v", first, ok)
 	}
-	if first, ok := s.Reserve(1); !ok || first != RejectAfterMessages-1 {
+	if first, ok := s.Reserve(1, 0); !ok || first != RejectAfterMessages-1 {
 		t.Errorf("the last: %d %v", first, ok)
 	}
 	// More refused attempts than there are counters up to 2^64 must not wrap around.
 	for range 1 << 14 {
-		if _, ok := s.Reserve(1); ok {
+		if _, ok := s.Reserve(1, 0); ok {
 			t.Fatal("counter given beyond the limit")
 		}
 	}
@@ -246,7 +247,7 @@ func TestReserveConcurrently(t *testing.T) {
 		wg.Go(func() {
 			for round := range rounds {
 				n := 1 + (round+i)%7
-				first, ok := s.Reserve(n)
+				first, ok := s.Reserve(n, 0)
 				if !ok {
 					t.Error("refused")
 					return
@@ -308,7 +309,7 @@ func TestErase(t *testing.T) {
 	msg := seal(t, a, 0, nil)
 	a.Erase()
 	b.Erase()
-	if _, ok := a.Reserve(1); ok {
+	if _, ok := a.Reserve(1, 0); ok {
 		t.Error("Reserve after Erase")
 	}
 	var n Nonce
@@ -350,14 +351,14 @@ func TestAllocations(t *testing.T) {
 	var n Nonce
 	plaintext, msg, dst := make([]byte, 1420), make([]byte, 1420+Overhead), make([]byte, 1420)
 	if avg := testing.AllocsPerRun(100, func() {
-		counter, _ := a.Reserve(1)
+		counter, _ := a.Reserve(1, 0)
 		a.Seal(msg, counter, plaintext, &n)
 	}); avg != 0 {
 		t.Errorf("Seal allocates %v times", avg)
 	}
 	sealed := make([][]byte, 200)
 	for i := range sealed {
-		counter, _ := a.Reserve(1)
+		counter, _ := a.Reserve(1, 0)
 		sealed[i] = seal(t, a, counter, plaintext)
 	}
 	next, opened := 0, 0
@@ -423,7 +424,7 @@ func BenchmarkSeal(b *testing.B) {
 			b.SetBytes(int64(size))
 			b.ReportAllocs()
 			for b.Loop() {
-				counter, _ := s.Reserve(1)
+				counter, _ := s.Reserve(1, 0)
 				s.Seal(dst, counter, plaintext, &n)
 			}
 			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "packets/s")
