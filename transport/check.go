@@ -9,7 +9,11 @@ var (
 	ErrNoRemote      = errors.New("transport: train without a remote address and port")
 )
 
-// Check tells what keeps a train from being sent: one of the three errors above, or nil. A train of no bytes is fine, and
+// ErrTooBig is the Err of a train whose datagrams are larger than the interface they would leave by takes, where they may
+// not be fragmented (see [Socket.SetDontFragment]). It says nothing of the path behind that interface.
+var ErrTooBig = errors.New("transport: datagram larger than the interface's MTU")
+
+// Check tells what keeps a train from being sent: one of the first three errors above, or nil. A train of no bytes is fine, and
 // sends nothing.
 func (t *Train) Check() error {
 	switch {

@@ -392,11 +392,11 @@ func TestSmallReceiveBuffer(t *testing.T) {
 // Hosts without a family, which a test cannot have, and a port that is free on one family only.
 func TestBind(t *testing.T) {
 	missing := func(which ...bool) openFunc {
-		return func(v6 bool, port uint16, mark uint32) (*family, error) {
+		return func(v6 bool, o Options) (*family, error) {
 			if slices.Contains(which, v6) {
 				return nil, fmt.Errorf("open: %w", unix.EAFNOSUPPORT)
 			}
-			return openFamily(v6, port, mark)
+			return openFamily(v6, o)
 		}
 	}
 	open := func(f openFunc, port uint16) (*udpSocket, error) {
@@ -422,12 +422,12 @@ func TestBind(t *testing.T) {
 	taken := 0
 	busyFor := func(n int) openFunc {
 		taken = 0
-		return func(v6 bool, port uint16, mark uint32) (*family, error) {
+		return func(v6 bool, o Options) (*family, error) {
 			if v6 && taken < n {
 				taken++
 				return nil, fmt.Errorf("open: %w", unix.EADDRINUSE)
 			}
-			return openFamily(v6, port, mark)
+			return openFamily(v6, o)
 		}
 	}
 	if s, err := open(busyFor(5), 0); err != nil || taken != 5 || s.v4 == nil || s.v6 == nil {

@@ -253,12 +253,21 @@ func (o *outbox) refused(errno unix.Errno) {
 	case m.source && sourceErrno(errno):
 		m.source, m.sourceRefused = false, true
 		o.putControl(o.at)
+	case errno == unix.EMSGSIZE && (m.segment == 0 || o.socket.dontFragment.Load()):
+		o.tooBig(m)
 	case m.segment > 0 && segmentErrno(errno):
 		o.sendSingly(m, errno)
 		o.at++
 	default:
 		o.fail(os.NewSyscallError("sendmmsg", errno))
 		o.at++
+	}
+}
+
+// tooBig fails the current message, and with it what is left of its train: no datagram of one is larger than its first.
+func (o *outbox) tooBig(m *message) {
+	o.fail(ErrTooBig)
+	for o.at++; o.at < o.n && o.msgs[o.at].train == m.train; o.at++ {
 	}
 }
 
@@ -283,8 +292,8 @@ func sourceErrno(errno unix.Errno) bool {
 }
 
 // segmentErrno tells errors that UDP_SEGMENT can cause: EIO where the interface has no checksum offload or the route
-// is IPsec's, EINVAL and EMSGSIZE where a segment exceeds the MTU, EINVAL and EOPNOTSUPP where the kernel or a driver
-// knows it only in part.
+// is IPsec's, EMSGSIZE (EINVAL from older kernels) where a segment exceeds the MTU, whether or not it might be fragmented,
+// EINVAL and EOPNOTSUPP where the kernel or a driver knows it only in part.
 func segmentErrno(errno unix.Errno) bool {
 	switch errno {
 	case unix.EIO, unix.EINVAL, unix.EOPNOTSUPP, unix.EMSGSIZE:

@@ -96,6 +96,8 @@ type Options struct {
 	Port uint16
 	// Mark is the fwmark of outgoing datagrams (SO_MARK), 0 for none.
 	Mark uint32
+	// DontFragment is what SetDontFragment changes later.
+	DontFragment bool
 	// Logf, when not nil, receives the rare remarks of a socket (such as an offload found unusable, once).
 	Logf func(format string, args ...any)
 }
@@ -111,6 +113,14 @@ type Socket interface {
 	Port() uint16
 	// SetMark changes the fwmark of what is sent from now on.
 	SetMark(mark uint32) error
+	// SetDontFragment says whether what is sent from now on may be fragmented. With on, each datagram leaves as one packet,
+	// over IPv4 with DF: one larger than the MTU of the interface fails with [ErrTooBig], and one larger than the path
+	// takes is lost. What ICMP says of the path is not believed (RFC 8899 section 4.6.2, IP_PMTUDISC_PROBE), so that a forged
+	// message cannot make sends fail; the caller finds out by probes of its own. Without, what is too large is fragmented
+	// on the way.
+	//
+	// Datagrams being sent while it changes go either way.
+	SetDontFragment(on bool) error
 	// Receivers returns the socket's receivers. Each may be used by one goroutine at a time.
 	Receivers() []Receiver
 	// NewSender returns a sender with scratch space of its own, for one goroutine at a time.
@@ -138,7 +148,8 @@ type Receiver interface {
 // Sender sends trains.
 type Sender interface {
 	// Send sends every train it can; a failure of one does not hold back the rest. It returns the number of trains
-	// with Err set. It allocates nothing when nothing fails, and does not keep the buffers.
+	// with Err set. A train whose Segment is too big fails as a whole, a shorter last datagram included. Send allocates
+	// nothing when nothing fails but by ErrTooBig, and does not keep the buffers.
 	Send(trains []Train) (failed int)
 }
 

@@ -44,6 +44,7 @@ type udpSocket struct {
 	send, recv mmsgCall
 
 	mark                atomic.Uint32
+	dontFragment        atomic.Bool
 	corruptsEqualTrains bool
 	// segmentOff is set once UDP_SEGMENT was found unusable; refusals counts towards it.
 	segmentOff atomic.Bool
@@ -92,6 +93,7 @@ func (UDP) Open(o Options) (Socket, error) {
 		s.corruptsEqualTrains = parseKernelRelease(unix.ByteSliceToString(name.Release[:])).corruptsEqualTrains()
 	}
 	s.mark.Store(o.Mark)
+	s.dontFragment.Store(o.DontFragment)
 	if err := s.bind(o, openFamily); err != nil {
 		return nil, err
 	}
@@ -115,7 +117,7 @@ func (s *udpSocket) openRoutes() {
 }
 
 // openFunc is openFamily, or what a test puts in its place for hosts it cannot have.
-type openFunc func(v6 bool, port uint16, mark uint32) (*family, error)
+type openFunc func(v6 bool, o Options) (*family, error)
 
 // bind opens both families on one port. With port 0 the first picks, and the search starts over where the
 // other's is taken.
@@ -133,18 +135,17 @@ func (s *udpSocket) bind(o Options, open openFunc) error {
 }
 
 func (s *udpSocket) bindOnce(o Options, open openFunc) error {
-	port := o.Port
-	v4, err4 := open(false, port, o.Mark)
+	v4, err4 := open(false, o)
 	if err4 != nil && !familyMissing(err4) {
 		return err4
 	}
 	if v4 != nil {
 		var err error
-		if port, err = v4.port(); err != nil {
+		if o.Port, err = v4.port(); err != nil {
 			return errors.Join(err, v4.file.Close())
 		}
 	}
-	v6, err6 := open(true, port, o.Mark)
+	v6, err6 := open(true, o)
 	if err6 != nil && (v4 == nil || !familyMissing(err6)) {
 		if v4 != nil {
 			return errors.Join(err6, v4.file.Close())
@@ -153,11 +154,11 @@ func (s *udpSocket) bindOnce(o Options, open openFunc) error {
 	}
 	if v4 == nil {
 		var err error
-		if port, err = v6.port(); err != nil {
+		if o.Port, err = v6.port(); err != nil {
 			return errors.Join(err, v6.file.Close())
 		}
 	}
-	s.v4, s.v6, s.port = v4, v6, port
+	s.v4, s.v6, s.port = v4, v6, o.Port
 	return nil
 }
 
@@ -168,22 +169,22 @@ func familyMissing(err error) bool {
 }
 
 // openFamily opens, sets up and binds the socket of one family.
-func openFamily(v6 bool, port uint16, mark uint32) (*family, error) {
+func openFamily(v6 bool, o Options) (*family, error) {
 	domain, network := unix.AF_INET, "udp4"
-	var addr unix.Sockaddr = &unix.SockaddrInet4{Port: int(port)}
+	var addr unix.Sockaddr = &unix.SockaddrInet4{Port: int(o.Port)}
 	if v6 {
 		domain, network = unix.AF_INET6, "udp6"
-		addr = &unix.SockaddrInet6{Port: int(port)}
+		addr = &unix.SockaddrInet6{Port: int(o.Port)}
 	}
 	fail := func(call string, err error) error {
-		return fmt.Errorf("open %s port %d: %w", network, port, os.NewSyscallError(call, err))
+		return fmt.Errorf("open %s port %d: %w", network, o.Port, os.NewSyscallError(call, err))
 	}
 	fd, err := unix.Socket(domain, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.IPPROTO_UDP)
 	if err != nil {
 		return nil, fail("socket", err)
 	}
 	f := &family{v6: v6}
-	if call, err := f.setOptions(fd, mark); err != nil {
+	if call, err := f.setOptions(fd, o); err != nil {
 		unix.Close(fd)
 		return nil, fail(call, err)
 	}
@@ -198,16 +199,43 @@ func openFamily(v6 bool, port uint16, mark uint32) (*family, error) {
 	return f, nil
 }
 
-// setOptions sets what must be there and tries what only helps.
+// socketOption is one argument list of setsockopt, and what an error calls it.
+type socketOption struct {
+	name              string
+	level, opt, value int
+}
+
+func (o socketOption) set(fd int) error { return unix.SetsockoptInt(fd, o.level, o.opt, o.value) }
+
+func markOption(mark uint32) socketOption {
+	return socketOption{"setsockopt SO_MARK", unix.SOL_SOCKET, unix.SO_MARK, int(mark)}
+}
+
+// mtuDiscover is the option behind [Socket.SetDontFragment].
 //
-// Path MTU discovery is off (IP_PMTUDISC_DONT): outer packets leave without DF, so that a path narrower than the
-// tunnel's MTU assumes costs fragments, not a black hole, and a forged "fragmentation needed" gains nothing but that. Over
-// IPv6, where routers do not fragment, this host does, at the path MTU it has learned. It is what WireGuard does.
+// Off is IP_PMTUDISC_DONT: outer packets leave without DF, so that a path narrower than the tunnel's MTU assumes costs
+// fragments, not a black hole, and a forged "fragmentation needed" gains nothing but that. Over IPv6, where routers do not
+// fragment, this host does, at the path MTU it has learned. It is what WireGuard does.
+//
+// On is IP_PMTUDISC_PROBE: DF, and the interface's MTU alone counts; the path MTU the kernel has learned, from whoever
+// sent it the ICMP message, is passed over (IP_PMTUDISC_DO would heed it).
+func (f *family) mtuDiscover(dontFragment bool) socketOption {
+	o := socketOption{"setsockopt IP_MTU_DISCOVER", unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DONT}
+	if f.v6 {
+		o = socketOption{"setsockopt IPV6_MTU_DISCOVER", unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_DONT}
+	}
+	if dontFragment {
+		o.value = unix.IP_PMTUDISC_PROBE // the same number in both families
+	}
+	return o
+}
+
+// setOptions sets what must be there and tries what only helps.
 //
 // IP_RECVERR stays off: a queued ICMP error would fail the next, unrelated send.
 //
 // SO_REUSEADDR stays off: two daemons on one port would each get part of the datagrams.
-func (f *family) setOptions(fd int, mark uint32) (call string, err error) {
+func (f *family) setOptions(fd int, o Options) (call string, err error) {
 	for _, b := range []struct{ force, plain int }{
 		{unix.SO_RCVBUFFORCE, unix.SO_RCVBUF},
 		{unix.SO_SNDBUFFORCE, unix.SO_SNDBUF},
@@ -216,30 +244,26 @@ func (f *family) setOptions(fd int, mark uint32) (call string, err error) {
 			_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, b.plain, socketBuffer) // the kernel caps it
 		}
 	}
-	type option struct {
-		name              string
-		level, opt, value int
-	}
-	options := []option{
+	options := []socketOption{
 		{"setsockopt IP_PKTINFO", unix.IPPROTO_IP, unix.IP_PKTINFO, 1},
 		{"setsockopt IP_RECVTOS", unix.IPPROTO_IP, unix.IP_RECVTOS, 1},
-		{"setsockopt IP_MTU_DISCOVER", unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DONT},
+		f.mtuDiscover(o.DontFragment),
 		{"setsockopt IP_RECVERR", unix.IPPROTO_IP, unix.IP_RECVERR, 0},
 	}
 	if f.v6 {
-		options = []option{
+		options = []socketOption{
 			{"setsockopt IPV6_V6ONLY", unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1},
 			{"setsockopt IPV6_RECVPKTINFO", unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1},
 			{"setsockopt IPV6_RECVTCLASS", unix.IPPROTO_IPV6, unix.IPV6_RECVTCLASS, 1},
-			{"setsockopt IPV6_MTU_DISCOVER", unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_DONT},
+			f.mtuDiscover(o.DontFragment),
 			{"setsockopt IPV6_RECVERR", unix.IPPROTO_IPV6, unix.IPV6_RECVERR, 0},
 		}
 	}
-	if mark != 0 {
-		options = append(options, option{"setsockopt SO_MARK", unix.SOL_SOCKET, unix.SO_MARK, int(mark)})
+	if o.Mark != 0 {
+		options = append(options, markOption(o.Mark))
 	}
 	for _, o := range options {
-		if err := unix.SetsockoptInt(fd, o.level, o.opt, o.value); err != nil {
+		if err := o.set(fd); err != nil {
 			return o.name, err
 		}
 	}
@@ -282,17 +306,32 @@ func (s *udpSocket) Port() uint16 { return s.port }
 
 func (s *udpSocket) SetMark(mark uint32) error {
 	for _, f := range s.families() {
-		var err error
-		if f.raw.Control(func(fd uintptr) {
-			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, int(mark))
-		}) != nil {
-			return net.ErrClosed
-		}
-		if err != nil {
-			return os.NewSyscallError("setsockopt SO_MARK", err)
+		if err := f.setOption(markOption(mark)); err != nil {
+			return err
 		}
 	}
 	s.mark.Store(mark)
+	return nil
+}
+
+func (s *udpSocket) SetDontFragment(on bool) error {
+	for _, f := range s.families() {
+		if err := f.setOption(f.mtuDiscover(on)); err != nil {
+			return err
+		}
+	}
+	s.dontFragment.Store(on)
+	return nil
+}
+
+// setOption sets an option of the open socket.
+func (f *family) setOption(o socketOption) (err error) {
+	if f.raw.Control(func(fd uintptr) { err = o.set(int(fd)) }) != nil {
+		return net.ErrClosed
+	}
+	if err != nil {
+		return os.NewSyscallError(o.name, err)
+	}
 	return nil
 }
 

@@ -26,6 +26,7 @@ type Host struct {
 	sockets    map[uint16]*socket
 	nextPort   uint16
 	queueBytes int
+	mtu        int // 0 for no limit
 }
 
 var _ transport.Network = (*Host)(nil)
@@ -97,6 +98,15 @@ func (h *Host) SetQueue(bytes int) {
 	h.queueBytes = bytes
 }
 
+// SetMTU sets the MTU of the host's interface, 0 for no limit as at first: the largest IP packet, headers included, it sends
+// whole. What is larger fails with [transport.ErrTooBig] where its socket has DontFragment on, and is fragmented
+// otherwise. What the host receives it does not bound.
+func (h *Host) SetMTU(bytes int) {
+	h.network.mu.Lock()
+	defer h.network.mu.Unlock()
+	h.mtu = bytes
+}
+
 // ChangeRoutes makes the host's sockets tell of a route change without there being one.
 func (h *Host) ChangeRoutes() {
 	h.network.mu.Lock()
@@ -123,7 +133,7 @@ func (h *Host) Open(o transport.Options) (transport.Socket, error) {
 	if port == 0 || h.sockets[port] != nil {
 		return nil, &net.OpError{Op: "listen", Net: "udp", Err: os.NewSyscallError("bind", syscall.EADDRINUSE)}
 	}
-	s := &socket{host: h, port: port, mark: o.Mark, routes: make(chan struct{}, 1)}
+	s := &socket{host: h, port: port, mark: o.Mark, whole: o.DontFragment, routes: make(chan struct{}, 1)}
 	s.arrived = sync.NewCond(&n.mu)
 	h.sockets[port] = s
 	return s, nil

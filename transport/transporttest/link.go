@@ -20,7 +20,9 @@ type Link struct {
 	Delay        time.Duration
 	// Jitter adds a random delay of up to this to each datagram. Those behind wait rather than overtake.
 	Jitter time.Duration
-	// MTU is the largest IP packet, headers (28 or 48 bytes) included; what is larger vanishes. 0 for no limit.
+	// MTU is the largest IP packet, headers (28 or 48 bytes) included, that the way takes whole; 0 for no limit. A larger
+	// datagram vanishes where its socket does not let it be fragmented (a black hole: no ICMP tells of it), and arrives
+	// as any other where it does. What the sender's interface refuses is [Host.SetMTU]'s.
 	MTU int
 	// CE is the chance that an ECN-capable datagram is marked as having met congestion.
 	CE float64
@@ -80,10 +82,13 @@ func (n *Network) cross(p *path, l *Link, d *datagram) {
 	lost, twice, late, marked := p.rand.Float64(), p.rand.Float64(), p.rand.Float64(), p.rand.Float64()
 	jitter := time.Duration(p.rand.Float64() * float64(l.Jitter))
 
-	if l.MTU > 0 && len(d.data)+headerBytes(d.to.Addr()) > l.MTU {
-		n.counters.TooLarge++
-		n.release(d)
-		return
+	if l.MTU > 0 && packetBytes(d.to.Addr(), len(d.data)) > l.MTU {
+		if d.whole {
+			n.counters.TooLarge++
+			n.release(d)
+			return
+		}
+		n.counters.Fragmented++
 	}
 	if lost < l.Loss {
 		n.counters.Lost++
@@ -118,10 +123,10 @@ func (n *Network) cross(p *path, l *Link, d *datagram) {
 	}
 }
 
-// headerBytes is the size of the IP and UDP headers.
-func headerBytes(a netip.Addr) int {
+// packetBytes is the size of an IP packet that carries a datagram of n bytes to a.
+func packetBytes(a netip.Addr, n int) int {
 	if a.Is4() {
-		return 20 + 8
+		return 20 + 8 + n
 	}
-	return 40 + 8
+	return 40 + 8 + n
 }

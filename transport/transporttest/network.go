@@ -9,7 +9,8 @@
 // hosts: a run repeats exactly as long as each host sends in the same order. Events happen in the order of
 // their time and, at one time, of their making.
 //
-// The model leaves out fragments, bandwidth and ICMP: a datagram larger than a link's MTU vanishes.
+// The model leaves out bandwidth and ICMP. A datagram that is fragmented on its way (see [Link].MTU) still has the chances
+// of one, and arrives in one piece.
 package transporttest
 
 import (
@@ -60,7 +61,9 @@ type Counters struct {
 	Duplicated      uint64 // second copies sent
 	Reordered       uint64
 	Marked          uint64 // CE set
-	TooLarge        uint64 // larger than a link's MTU
+	TooLarge        uint64 // lost as larger than a link's MTU
+	TooBig          uint64 // refused at sending as larger than the host's MTU, with what was behind it in its train
+	Fragmented      uint64 // larger than a link's MTU, and fragmented there
 	Tapped          uint64 // dropped by a tap
 	NoHost          uint64 // to an address nobody has
 	NoSocket        uint64 // to a port nobody has open
@@ -107,7 +110,7 @@ func (n *Network) Inject(from, to netip.AddrPort, payload []byte) {
 	n.InjectPacket(Packet{From: from, To: to, Data: payload})
 }
 
-// InjectPacket is Inject with a TOS byte.
+// InjectPacket is Inject with all of a packet's fields.
 func (n *Network) InjectPacket(p Packet) {
 	if len(p.Data) > transport.MaxTrainBytes {
 		panic("transporttest: injected datagram larger than any")
@@ -115,7 +118,7 @@ func (n *Network) InjectPacket(p Packet) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	d := n.newDatagram()
-	d.from, d.to, d.tos = p.From, p.To, p.TOS
+	d.from, d.to, d.tos, d.whole = p.From, p.To, p.TOS, p.DontFragment
 	d.data = append(d.data[:0], p.Data...)
 	n.counters.Sent++
 	n.arrive(d, n.realm)

@@ -100,6 +100,13 @@ func (e *end) trySend(tr transport.Train) error {
 	return trains[0].Err
 }
 
+func (e *end) dontFragment(on bool) {
+	e.t.Helper()
+	if err := e.SetDontFragment(on); err != nil {
+		e.t.Fatal(err)
+	}
+}
+
 // say sends one datagram of text.
 func (e *end) say(to netip.AddrPort, text string) {
 	e.t.Helper()
@@ -353,7 +360,8 @@ func TestSeedDecides(t *testing.T) {
 	}
 }
 
-func TestMTU(t *testing.T) {
+// A link's MTU swallows without a word what may not be fragmented.
+func TestLinkMTU(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n, ha, hb, a, b := pair(t, 1)
 		n.SetLink(ha, hb, Link{MTU: 100})
@@ -361,13 +369,91 @@ func TestMTU(t *testing.T) {
 			to  netip.Addr
 			fit int
 		}{{addrB, 72}, {addrB6, 52}} {
-			a.say(at(c.to, 2), strings.Repeat("x", c.fit+1))
-			b.wantHeard("")
-			a.say(at(c.to, 2), strings.Repeat("x", c.fit))
-			b.wantHeard(strings.Repeat("x", c.fit))
+			fits, large := strings.Repeat("x", c.fit), strings.Repeat("x", c.fit+1)
+			for _, whole := range []bool{false, true, false} {
+				a.dontFragment(whole)
+				a.say(at(c.to, 2), large)
+				if whole {
+					b.wantHeard("")
+				} else {
+					b.wantHeard(large)
+				}
+				a.say(at(c.to, 2), fits)
+				b.wantHeard(fits)
+			}
 		}
-		if c := n.Counters(); c.TooLarge != 2 {
+		if c := n.Counters(); c.TooLarge != 2 || c.Fragmented != 4 {
 			t.Errorf("%+v", c)
+		}
+	})
+}
+
+// A host's MTU refuses it at once, the whole train.
+func TestHostMTU(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, ha, _, a, b := pair(t, 1)
+		ha.SetMTU(100)
+		for _, c := range []struct {
+			to  netip.Addr
+			fit int
+		}{{addrB, 72}, {addrB6, 52}} {
+			train := func(segment int) transport.Train {
+				return transport.Train{Buf: make([]byte, 2*segment+1), N: 2*segment + 1, Segment: segment,
+					Endpoint: transport.Endpoint{Remote: at(c.to, 2)}}
+			}
+			for _, whole := range []bool{false, true, false} {
+				a.dontFragment(whole)
+				for _, segment := range []int{c.fit, c.fit + 1} {
+					want, arrive := error(nil), 3
+					if whole && segment > c.fit {
+						want, arrive = transport.ErrTooBig, 0
+					}
+					if err := a.trySend(train(segment)); !errors.Is(err, want) {
+						t.Errorf("to %v in segments of %d, whole %v: %v", c.to, segment, whole, err)
+					}
+					if got := b.heard(); len(got) != arrive {
+						t.Errorf("to %v in segments of %d, whole %v: %d arrived", c.to, segment, whole, len(got))
+					}
+				}
+			}
+		}
+		b.dontFragment(true)
+		b.say(at(addrA, 1), strings.Repeat("x", 5000)) // another host's interface
+		ha.SetMTU(0)
+		a.dontFragment(true)
+		a.say(at(addrB, 2), strings.Repeat("x", 5000))
+		if c := n.Counters(); c.TooBig != 2 || c.TooLarge != 0 || c.Delivered != 10*3+2 {
+			t.Errorf("%+v", c)
+		}
+		if c := a.Counters(); c.SendErrors != 2 {
+			t.Errorf("%+v", c)
+		}
+	})
+}
+
+// Options and taps know it too.
+func TestDontFragmentIsSeen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, ha, _, _, _ := pair(t, 1)
+		s, err := ha.Open(transport.Options{DontFragment: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var seen []bool
+		n.Tap(func(p *Packet) { seen = append(seen, p.DontFragment) })
+		sender := s.NewSender()
+		for _, whole := range []bool{true, false, true} {
+			if err := s.SetDontFragment(whole); err != nil {
+				t.Fatal(err)
+			}
+			sender.Send([]transport.Train{datagramTo(at(addrB, 2), "x")})
+		}
+		if !slices.Equal(seen, []bool{true, false, true}) {
+			t.Errorf("seen %v", seen)
+		}
+		s.Close()
+		if err := s.SetDontFragment(true); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("after Close: %v", err)
 		}
 	})
 }

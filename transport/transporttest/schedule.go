@@ -9,6 +9,7 @@ import (
 type datagram struct {
 	from, to netip.AddrPort
 	tos      uint8
+	whole    bool // not to be fragmented
 	data     []byte
 	realm    realm // where to is looked up on arrival
 

@@ -17,6 +17,7 @@ type socket struct {
 	host    *Host
 	port    uint16
 	mark    uint32
+	whole   bool // what it sends is not to be fragmented
 	closed  bool
 	arrived *sync.Cond
 	routes  chan struct{}
@@ -38,6 +39,16 @@ func (s *socket) SetMark(mark uint32) error {
 		return net.ErrClosed
 	}
 	s.mark = mark
+	return nil
+}
+
+func (s *socket) SetDontFragment(on bool) error {
+	s.host.network.mu.Lock()
+	defer s.host.network.mu.Unlock()
+	if s.closed {
+		return net.ErrClosed
+	}
+	s.whole = on
 	return nil
 }
 
@@ -217,9 +228,13 @@ func (s *socket) sendOne(t *transport.Train, b []byte) error {
 		n.counters.Unreachable++
 		return err
 	}
+	if s.whole && h.mtu > 0 && packetBytes(t.Endpoint.Remote.Addr(), len(b)) > h.mtu {
+		n.counters.TooBig++
+		return transport.ErrTooBig
+	}
 	d := n.newDatagram()
 	d.from = netip.AddrPortFrom(from, s.port)
-	d.to, d.tos = t.Endpoint.Remote, t.TOS
+	d.to, d.tos, d.whole = t.Endpoint.Remote, t.TOS, s.whole
 	d.data = append(d.data[:0], b...)
 	d.realm = h.realm()
 	if h.behind != nil && h.behind.inside[d.to.Addr()] == nil {

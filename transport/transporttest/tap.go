@@ -9,7 +9,9 @@ import (
 type Packet struct {
 	From, To netip.AddrPort
 	TOS      uint8
-	Data     []byte
+	// DontFragment tells that its socket has DontFragment on.
+	DontFragment bool
+	Data         []byte
 	// Drop, set by a tap, ends the datagram's way.
 	Drop bool
 }
@@ -38,7 +40,7 @@ func (n *Network) runTaps(d *datagram) bool {
 	}
 	taps := n.taps
 	n.mu.Unlock()
-	p := Packet{From: d.from, To: d.to, TOS: d.tos, Data: d.data}
+	p := Packet{From: d.from, To: d.to, TOS: d.tos, DontFragment: d.whole, Data: d.data}
 	n.tapMu.Lock()
 	for _, t := range taps {
 		if !p.Drop {
@@ -47,7 +49,7 @@ func (n *Network) runTaps(d *datagram) bool {
 	}
 	n.tapMu.Unlock()
 	n.mu.Lock()
-	d.from, d.to, d.tos = p.From, p.To, p.TOS
+	d.from, d.to, d.tos, d.whole = p.From, p.To, p.TOS, p.DontFragment
 	d.data = append(d.data[:0], p.Data...)
 	return !p.Drop
 }
