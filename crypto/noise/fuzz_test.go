@@ -87,7 +87,7 @@ func FuzzMessageType(f *testing.F) {
 		if !ok {
 			return
 		}
-		if typ != msg[0] || typ < TypeInitiation || typ > TypeData {
+		if typ != msg[0] || typ < TypeInitiation || typ > TypeHybridResponse {
 			t.Errorf("type %d of %x", typ, msg[:4])
 		}
 		// Whatever passed must be long enough for these.

@@ -15,6 +15,10 @@ var (
 	ErrDecrypt = errors.New("noise: message does not authenticate")
 	// ErrLowOrder refuses a static or ephemeral public key of low order. It is crypto.ErrLowOrder.
 	ErrLowOrder = crypto.ErrLowOrder
+	// ErrEncapsulationKey refuses an ML-KEM key that is authentic but none (FIPS 203 §7.2).
+	ErrEncapsulationKey = errors.New("noise: invalid encapsulation key")
+	// ErrParameters refuses an offer without ChaCha20-Poly1305, and a choice other than one suite of the offer.
+	ErrParameters = errors.New("noise: parameters offered or chosen are not allowed")
 	// ErrState refuses a call that the state, as tabled in the package's documentation, does not allow.
 	ErrState = errors.New("noise: handshake is not in this state")
 )
@@ -36,8 +40,9 @@ func ephemeral(eph Ephemeral) (*crypto.KeyPair, error) {
 // Identity is this end's static key. It is immutable and safe for concurrent use.
 type Identity struct {
 	hidden.Value
-	static *crypto.KeyPair
-	begin  symmetric // of handshakes in which this end responds
+	static      *crypto.KeyPair
+	begin       symmetric // of handshakes in which this end responds
+	beginHybrid symmetric
 }
 
 // NewIdentity prepares the static key k. The zero key is refused with [crypto.ErrZeroKey].
@@ -46,7 +51,8 @@ func NewIdentity(k crypto.PrivateKey) (*Identity, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Identity{static: static, begin: towards(static.Public())}, nil
+	public := static.Public()
+	return &Identity{static: static, begin: wireguard.towards(public), beginHybrid: hybrid.towards(public)}, nil
 }
 
 // Public returns the public static key.
@@ -55,17 +61,18 @@ func (id *Identity) Public() crypto.PublicKey { return id.static.Public() }
 // Remote is a peer's static key as one identity sees it. It is immutable and safe for concurrent use.
 type Remote struct {
 	hidden.Value
-	id     *Identity
-	public crypto.PublicKey
-	begin  symmetric            // of handshakes in which the peer responds
-	secret [crypto.KeySize]byte // "ss", the same for every handshake with this peer
-	err    error                // why there is no secret
+	id          *Identity
+	public      crypto.PublicKey
+	begin       symmetric // of handshakes in which the peer responds
+	beginHybrid symmetric
+	secret      [crypto.KeySize]byte // "ss", the same for every handshake with this peer
+	err         error                // why there is no secret
 }
 
 // NewRemote prepares handshakes between id and the owner of pub. A low-order key (the zero key is one) is taken, but every
 // handshake with it fails with [ErrLowOrder].
 func NewRemote(id *Identity, pub crypto.PublicKey) *Remote {
-	r := &Remote{id: id, public: pub, begin: towards(pub)}
+	r := &Remote{id: id, public: pub, begin: wireguard.towards(pub), beginHybrid: hybrid.towards(pub)}
 	r.secret, r.err = id.static.DH(pub)
 	return r
 }

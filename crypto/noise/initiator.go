@@ -86,7 +86,7 @@ func (i *Initiator) Consume(msg []byte, psk crypto.PresharedKey) (Keys, uint32, 
 		return Keys{}, 0, err
 	}
 	var k Keys
-	k.Send, k.Receive = state.split()
+	k.Send, k.Receive = state.split(nil)
 	i.Erase()
 	return k, SenderIndex(msg), nil
 }

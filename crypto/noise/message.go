@@ -6,12 +6,16 @@ import (
 	"culvert/crypto"
 )
 
-// Message types: the first byte of every datagram, three zero bytes behind it (WireGuard paper §5.4).
+// Message types: the first byte of every datagram, three zero bytes behind it (WireGuard paper §5.4). The hybrid ones are of
+// culvert's own wire, which shares types 3 and 4 with WireGuard's.
 const (
-	TypeInitiation  = 1
-	TypeResponse    = 2
-	TypeCookieReply = 3
-	TypeData        = 4
+	TypeInitiation       = 1
+	TypeResponse         = 2
+	TypeCookieReply      = 3
+	TypeData             = 4
+	TypeHybridInitiation = 5
+	TypeKEM              = 6
+	TypeHybridResponse   = 7
 )
 
 // Sizes in bytes. A data message is DataHeaderSize, ciphertext, TagSize.
@@ -40,8 +44,8 @@ const (
 	responseMAC1      = responseEmpty + TagSize
 )
 
-// MessageType returns the type of a datagram, or false unless it is one of the four, the three reserved bytes are zero and
-// the length fits: exact for types 1 to 3, at least 32 for data. A data message need not be a multiple of 16 long, since
+// MessageType returns the type of a datagram, or false unless it is one of the seven, the three reserved bytes are zero and
+// the length fits: at least 32 for data, exact for all others. A data message need not be a multiple of 16 long, since
 // padding stops at the sender's MTU (§5.4.6 and every implementation).
 func MessageType(msg []byte) (uint8, bool) {
 	if len(msg) < 4 {
@@ -57,6 +61,12 @@ func MessageType(msg []byte) (uint8, bool) {
 		fits = len(msg) == CookieReplySize
 	case TypeData:
 		fits = len(msg) >= DataHeaderSize+TagSize
+	case TypeHybridInitiation:
+		fits = len(msg) == HybridInitiationSize
+	case TypeKEM:
+		fits = len(msg) == KEMSize
+	case TypeHybridResponse:
+		fits = len(msg) == HybridResponseSize
 	}
 	if !fits {
 		return 0, false
@@ -64,12 +74,12 @@ func MessageType(msg []byte) (uint8, bool) {
 	return msg[0], true
 }
 
-// SenderIndex returns the sender index of an initiation or response that passed [MessageType].
+// SenderIndex returns the sender index of an initiation, its KEM part or a response, of either wire, that passed [MessageType].
 func SenderIndex(msg []byte) uint32 { return binary.LittleEndian.Uint32(msg[4:]) }
 
-// ReceiverIndex returns the receiver index of a response, cookie reply or data message that passed [MessageType].
+// ReceiverIndex returns the receiver index of a response of either wire, cookie reply or data message that passed [MessageType].
 func ReceiverIndex(msg []byte) uint32 {
-	if msg[0] == TypeResponse {
+	if msg[0] == TypeResponse || msg[0] == TypeHybridResponse {
 		return binary.LittleEndian.Uint32(msg[responseReceiver:])
 	}
 	return binary.LittleEndian.Uint32(msg[4:])

@@ -8,13 +8,14 @@ import (
 	"culvert/crypto/tai64n"
 )
 
-// phase is a Responder's state.
+// phase is the state of a Responder or HybridResponder.
 type phase uint8
 
 const (
 	spent phase = iota
 	read
 	verified
+	complete // of a HybridResponder: the KEM part as well
 )
 
 // Responder answers one initiation. It is not safe for concurrent use.
@@ -126,7 +127,7 @@ func (r *Responder) Respond(dst []byte, sender uint32, psk crypto.PresharedKey, 
 	clear(key[:])
 
 	var k Keys
-	k.Receive, k.Send = r.state.split()
+	k.Receive, k.Send = r.state.split(nil)
 	return append(msg, make([]byte, 2*MACSize)...), k, nil
 }
 

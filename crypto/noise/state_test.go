@@ -214,7 +214,7 @@ func TestLowOrder(t *testing.T) {
 // forgeInitiation is the initiation of one who takes "ss" to be zero.
 func forgeInitiation(t *testing.T, s scene, e ends, static crypto.PublicKey) []byte {
 	t.Helper()
-	state := towards(e.responder.Public())
+	state := wireguard.towards(e.responder.Public())
 	public := s.initiatorEphemeral.Public()
 	msg := binary.LittleEndian.AppendUint32([]byte{TypeInitiation, 0, 0, 0}, 1)
 	msg = append(msg, public[:]...)

@@ -1,30 +1,32 @@
 package noise
 
 import (
+	"encoding/binary"
+
 	"golang.org/x/crypto/blake2s"
 	"golang.org/x/crypto/chacha20poly1305"
 
 	"culvert/crypto"
 )
 
-const (
-	construction = "Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s"
-	prologue     = "WireGuard v1 zx2c4 Jason@zx2c4.com"
-)
-
-// symmetric is Noise's symmetric state (Noise §5.2): chaining key and transcript hash. The AEAD key of a step lives only within
-// that step, since no key of this handshake seals twice.
+// symmetric is Noise's symmetric state (Noise §5.2): chaining key and transcript hash. The AEAD key of a step is the caller's, since it
+// lives only within that step.
 type symmetric struct{ chain, hash [blake2s.Size]byte }
 
-// start is the state before the responder's static key is hashed in.
-var start = func() symmetric {
+// start returns the state of a protocol before the responder's static key is hashed in.
+func start(construction, prologue string) symmetric {
 	chain := blake2s.Sum256([]byte(construction))
 	return symmetric{chain: chain, hash: sum(chain[:], []byte(prologue))}
-}()
+}
+
+// The two wires' handshakes. As their first hashes differ, no message of one is a message of the other.
+var (
+	wireguard = start("Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s", "WireGuard v1 zx2c4 Jason@zx2c4.com")
+	hybrid    = start("culvert_IKpsk2_25519+MLKEM768_ChaChaPoly_BLAKE2s", "culvert v1")
+)
 
 // towards returns the state in which a handshake with this responder begins.
-func towards(responder crypto.PublicKey) symmetric {
-	s := start
+func (s symmetric) towards(responder crypto.PublicKey) symmetric {
 	s.mixHash(responder[:])
 	return s
 }
@@ -56,11 +58,17 @@ func (s *symmetric) mixPSK(psk *crypto.PresharedKey) (key [crypto.KeySize]byte) 
 
 // seal appends plaintext, sealed under key with nonce zero and the hash as additional data, and hashes the ciphertext in.
 func (s *symmetric) seal(dst []byte, key *[crypto.KeySize]byte, plaintext []byte) []byte {
+	return s.sealAt(dst, key, 0, plaintext)
+}
+
+// sealAt is seal with another nonce, for a key that seals more than once (Noise §12.3).
+func (s *symmetric) sealAt(dst []byte, key *[crypto.KeySize]byte, counter uint64, plaintext []byte) []byte {
 	aead, err := chacha20poly1305.New(key[:])
 	if err != nil {
 		panic(err) // the length is right; only a toolchain that forbids the algorithm comes here
 	}
 	var nonce [chacha20poly1305.NonceSize]byte
+	binary.LittleEndian.PutUint64(nonce[4:], counter)
 	at := len(dst)
 	dst = aead.Seal(dst, nonce[:], plaintext, s.hash[:])
 	s.mixHash(dst[at:])
@@ -69,11 +77,17 @@ func (s *symmetric) seal(dst []byte, key *[crypto.KeySize]byte, plaintext []byte
 
 // open reverses seal into dst[:0]. On failure it returns ErrDecrypt and s is unchanged.
 func (s *symmetric) open(dst []byte, key *[crypto.KeySize]byte, ciphertext []byte) error {
+	return s.openAt(dst, key, 0, ciphertext)
+}
+
+// openAt is open with another nonce.
+func (s *symmetric) openAt(dst []byte, key *[crypto.KeySize]byte, counter uint64, ciphertext []byte) error {
 	aead, err := chacha20poly1305.New(key[:])
 	if err != nil {
 		return err
 	}
 	var nonce [chacha20poly1305.NonceSize]byte
+	binary.LittleEndian.PutUint64(nonce[4:], counter)
 	if _, err := aead.Open(dst[:0], nonce[:], ciphertext, s.hash[:]); err != nil {
 		return ErrDecrypt
 	}
@@ -81,15 +95,25 @@ func (s *symmetric) open(dst []byte, key *[crypto.KeySize]byte, ciphertext []byt
 	return nil
 }
 
-// split returns the transport keys, the initiator's sending key first (Noise §5.2, Split).
-func (s *symmetric) split() (initiator, responder [crypto.KeySize]byte) {
-	derive(&s.chain, nil, &initiator, &responder)
+// split returns the transport keys, the initiator's sending key first (Noise §5.2, Split, where input is empty).
+func (s *symmetric) split(input []byte) (initiator, responder [crypto.KeySize]byte) {
+	derive(&s.chain, input, &initiator, &responder)
 	return initiator, responder
 }
 
-// sum is HASH(a || b). No input is longer than a hash and a sealed key.
-func sum(a, b []byte) [blake2s.Size]byte {
-	var buf [blake2s.Size + crypto.KeySize + TagSize]byte
+// sum is HASH(a || b), where a is at most a hash.
+func sum(a, b []byte) (out [blake2s.Size]byte) {
+	var buf [blake2s.Size + crypto.KeySize + TagSize]byte // all but what is sealed of ML-KEM
+	if len(a)+len(b) > len(buf) {
+		h, err := blake2s.New256(nil)
+		if err != nil {
+			panic(err) // there is no key to be too long
+		}
+		h.Write(a)
+		h.Write(b)
+		h.Sum(out[:0])
+		return out
+	}
 	n := copy(buf[:], a)
 	n += copy(buf[n:], b)
 	return blake2s.Sum256(buf[:n])
