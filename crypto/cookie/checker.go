@@ -18,16 +18,36 @@ import (
 	"culvert/crypto/noise"
 )
 
-// Checker judges the macs of incoming initiations and responses and hands out cookies. It is safe for concurrent use.
+// Checker judges the macs of incoming handshake messages and hands out cookies. It is safe for concurrent use.
 type Checker struct {
 	hidden.Value
 	hashes sync.Pool // of *scratch
 	seal   cipher.AEAD
 
-	mu     sync.Mutex // guards what follows; taken under load only
-	secret [blake2s.Size]byte
-	born   time.Duration
-	alive  bool
+	mu     sync.Mutex // guards what follows; taken only under load and for a mac2 of culvert's own wire that is not zero
+	secret secret
+	before secret // the one that was replaced
+}
+
+// secret is what cookies are made with.
+type secret struct {
+	key   [blake2s.Size]byte
+	born  time.Duration
+	alive bool
+}
+
+func (s *secret) younger(age, now time.Duration) bool { return s.alive && now-s.born < age }
+
+// stamps reports whether msg has the mac2 of the cookie that src gets under s.
+func (s *secret) stamps(msg []byte, src netip.AddrPort) bool {
+	cookie := s.cookie(src)
+	want := keyed(cookie[:], coveredByMAC2(msg))
+	return want.equal(mac2Of(msg))
+}
+
+func (s *secret) cookie(src netip.AddrPort) mac {
+	var buf [18]byte
+	return keyed(s.key[:], source(&buf, src))
 }
 
 // scratch is one computation of mac1: a hash cannot be shared, and its output would escape from a stack.
@@ -50,17 +70,18 @@ func NewChecker(own crypto.PublicKey) *Checker {
 	return c
 }
 
-// CheckMAC1 reports whether msg is an initiation or response, by type and length, with the right mac1. It does not allocate, and
-// takes no lock.
+// CheckMAC1 reports whether msg is an initiation, KEM part or response, by type and length, with the right mac1. It does not allocate,
+// and takes no lock.
 func (c *Checker) CheckMAC1(msg []byte) bool {
-	if !stamped(msg) {
+	covered, mac1, ok := splitMAC1(msg)
+	if !ok {
 		return false
 	}
 	s := c.hashes.Get().(*scratch)
 	s.hash.Reset()
-	s.hash.Write(coveredByMAC1(msg))
+	s.hash.Write(covered)
 	s.hash.Sum(s.sum[:0])
-	ok := s.sum.equal(mac1Of(msg))
+	ok = s.sum.equal(mac1)
 	c.hashes.Put(s)
 	return ok
 }
@@ -72,20 +93,34 @@ func (c *Checker) CheckMAC2(msg []byte, src netip.AddrPort, now time.Duration) b
 		return false
 	}
 	c.mu.Lock()
-	if !c.alive || now-c.born >= Lifetime {
-		c.mu.Unlock()
-		return false
-	}
 	secret := c.secret
 	c.mu.Unlock()
-	var buf [18]byte
-	cookie := keyed(secret[:], source(&buf, src))
-	want := keyed(cookie[:], coveredByMAC2(msg))
-	return want.equal(mac2Of(msg))
+	return secret.younger(Lifetime, now) && secret.stamps(msg, src)
+}
+
+// AcceptsMAC2 reports whether msg, a hybrid initiation or response whose mac1 was right, is allowed its mac2 at time now, also when
+// there is no load: it must be zero, or of a cookie that was handed to src and that its receiver may still hold. One lasts for
+// Lifetime from when it was handed out, which is up to twice that from when its secret was made. Any other type is false.
+func (c *Checker) AcceptsMAC2(msg []byte, src netip.AddrPort, now time.Duration) bool {
+	if typ, ok := noise.MessageType(msg); !ok || !hybrid(typ) {
+		return false
+	}
+	if mac(mac2Of(msg)) == (mac{}) {
+		return true
+	}
+	c.mu.Lock()
+	secrets := [...]secret{c.secret, c.before}
+	c.mu.Unlock()
+	for i := range secrets {
+		if s := &secrets[i]; s.younger(2*Lifetime, now) && s.stamps(msg, src) {
+			return true
+		}
+	}
+	return false
 }
 
 // Reply appends to dst a cookie reply of [noise.CookieReplySize] bytes to the sender index of msg: a cookie for src, sealed
-// with msg's mac1 as additional data. The caller has found mac1 right. On error ([noise.ErrMessage] when msg carries no macs, or no
+// with msg's mac1 as additional data. The caller has found mac1 right. On error ([noise.ErrMessage] when msg does not carry both macs, or no
 // randomness) dst is returned as it was.
 func (c *Checker) Reply(dst, msg []byte, src netip.AddrPort, now time.Duration) ([]byte, error) {
 	if !stamped(msg) {
@@ -99,8 +134,7 @@ func (c *Checker) Reply(dst, msg []byte, src netip.AddrPort, now time.Duration) 
 	if err != nil {
 		return dst, err
 	}
-	var buf [18]byte
-	cookie := keyed(secret[:], source(&buf, src))
+	cookie := secret.cookie(src)
 
 	dst = binary.LittleEndian.AppendUint32(dst, noise.TypeCookieReply)
 	dst = binary.LittleEndian.AppendUint32(dst, noise.SenderIndex(msg))
@@ -109,15 +143,15 @@ func (c *Checker) Reply(dst, msg []byte, src netip.AddrPort, now time.Duration) 
 }
 
 // current returns the secret at time now, a new one when there is none younger than Lifetime.
-func (c *Checker) current(now time.Duration) ([blake2s.Size]byte, error) {
+func (c *Checker) current(now time.Duration) (secret, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.alive || now-c.born >= Lifetime {
-		if _, err := rand.Read(c.secret[:]); err != nil {
-			c.alive = false
-			return [blake2s.Size]byte{}, fmt.Errorf("cookie: no randomness: %w", err)
+	if !c.secret.younger(Lifetime, now) {
+		next := secret{born: now, alive: true}
+		if _, err := rand.Read(next.key[:]); err != nil {
+			return secret{}, fmt.Errorf("cookie: no randomness: %w", err)
 		}
-		c.born, c.alive = now, true
+		c.secret, c.before = next, c.secret
 	}
 	return c.secret, nil
 }

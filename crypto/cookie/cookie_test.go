@@ -216,7 +216,7 @@ func TestSecretRotates(t *testing.T) {
 	if third, _ := c.current(born + 240*time.Second - 1); third != second {
 		t.Error("the second secret did not last")
 	}
-	if isZero(first[:]) || isZero(second[:]) {
+	if isZero(first.key[:]) || isZero(second.key[:]) {
 		t.Error("a zero secret")
 	}
 	// Another receive worker read its clock a moment before the one that made the secret.
@@ -437,7 +437,7 @@ func TestVector(t *testing.T) {
 	}
 	public, src := crypto.PublicKey(unhex(v.Public)), netip.MustParseAddrPort(v.Source)
 	s, c := NewStamper(public), NewChecker(public)
-	c.secret, c.alive = [32]byte(unhex(v.Secret)), true
+	c.secret = secret{key: [32]byte(unhex(v.Secret)), alive: true}
 
 	msg := unhex(v.Message)
 	s.Stamp(msg, 0)
@@ -461,7 +461,7 @@ func FuzzConsumeReply(f *testing.F) {
 	msg := message(noise.TypeInitiation)
 	NewStamper(responder).Stamp(msg, 0)
 	c := NewChecker(responder)
-	c.secret, c.alive = [32]byte{5}, true // so that the cookie is the same in each of the fuzzer's processes
+	c.secret = secret{key: [32]byte{5}, alive: true} // so that the cookie is the same in each of the fuzzer's processes
 	genuine := reply(f, c, msg, home, 0)
 	f.Add(genuine)
 	f.Add(genuine[:63])
@@ -480,8 +480,7 @@ func FuzzConsumeReply(f *testing.F) {
 			}
 			return
 		}
-		var buf [18]byte
-		if want := keyed(c.secret[:], source(&buf, home)); s.cookie != want {
+		if want := c.secret.cookie(home); s.cookie != want {
 			t.Errorf("took a cookie nobody gave from %x", data)
 		}
 	})

@@ -10,6 +10,10 @@
 //	  old or older
 //	younger             whether mac2 is right  cookie
 //
+// On culvert's own wire each bit of an initiation and a response counts, so there mac2 is judged without load too
+// ([Checker.AcceptsMAC2]): zero passes, and whatever an honest sender may hold, that is a cookie under the current secret or the one before
+// it. A KEM part has mac1 alone: its initiation, without which it is not looked at, has shown what mac2 shows.
+//
 // A [Stamper] signs what goes out to one peer:
 //
 //	state              Stamp               ConsumeReply, genuine   otherwise

@@ -49,16 +49,34 @@ func sealer(key crypto.PublicKey) cipher.AEAD {
 	return aead
 }
 
-// An initiation and a response end in mac1 over all before it, and mac2 over all before it, mac1 included.
+// An initiation and a response, of either wire, end in mac1 over all before it, and mac2 over all before it, mac1 included.
 func coveredByMAC1(msg []byte) []byte { return msg[:len(msg)-2*noise.MACSize] }
 func coveredByMAC2(msg []byte) []byte { return msg[:len(msg)-noise.MACSize] }
 func mac1Of(msg []byte) []byte        { return msg[len(msg)-2*noise.MACSize : len(msg)-noise.MACSize] }
 func mac2Of(msg []byte) []byte        { return msg[len(msg)-noise.MACSize:] }
 
-// stamped reports whether msg is of a type that carries macs.
+// stamped reports whether msg is of a type that carries both macs.
 func stamped(msg []byte) bool {
 	typ, ok := noise.MessageType(msg)
-	return ok && (typ == noise.TypeInitiation || typ == noise.TypeResponse)
+	return ok && (typ == noise.TypeInitiation || typ == noise.TypeResponse || hybrid(typ))
+}
+
+// hybrid reports whether messages of this type are of culvert's own wire and carry both macs.
+func hybrid(typ uint8) bool {
+	return typ == noise.TypeHybridInitiation || typ == noise.TypeHybridResponse
+}
+
+// splitMAC1 returns mac1 of msg and what it covers, or false when msg is of no type that carries it. A KEM part, which has no mac2,
+// ends in it.
+func splitMAC1(msg []byte) (covered, mac1 []byte, ok bool) {
+	if stamped(msg) {
+		return coveredByMAC1(msg), mac1Of(msg), true
+	}
+	if typ, ok := noise.MessageType(msg); ok && typ == noise.TypeKEM {
+		at := len(msg) - noise.MACSize
+		return msg[:at], msg[at:], true
+	}
+	return nil, nil, false
 }
 
 // source lays an address and port out for a cookie: 4 or 16 bytes, then the port. An IPv4 address mapped into IPv6 is that IPv4

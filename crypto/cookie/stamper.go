@@ -15,7 +15,7 @@ import (
 // ErrCookie refuses a cookie reply that is malformed, does not authenticate, or answers nothing that was sent.
 var ErrCookie = errors.New("cookie: not a cookie for the last message sent")
 
-// Stamper fills in the macs of initiations and responses to one peer, and takes the peer's cookies. It is not safe for
+// Stamper fills in the macs of handshake messages to one peer, and takes the peer's cookies. It is not safe for
 // concurrent use.
 type Stamper struct {
 	hidden.Value
@@ -36,8 +36,8 @@ func NewStamper(peer crypto.PublicKey) *Stamper {
 	return &Stamper{mac1Key: labelled(labelMAC1, peer), open: sealer(peer)}
 }
 
-// Stamp fills in mac1 of an initiation or response, and mac2 with it when a cookie younger than [Lifetime] is held; otherwise mac2
-// is zero. It panics on anything else than those two messages.
+// Stamp fills in mac1 of an initiation or response of either wire, and mac2 with it when a cookie younger than [Lifetime] is held; otherwise mac2
+// is zero. It panics on anything else.
 func (s *Stamper) Stamp(msg []byte, now time.Duration) {
 	if !stamped(msg) {
 		panic("cookie: Stamp of a message that carries no macs")
@@ -55,6 +55,16 @@ func (s *Stamper) Stamp(msg []byte, now time.Duration) {
 		m := keyed(s.cookie[:], coveredByMAC2(msg))
 		copy(mac2Of(msg), m[:])
 	}
+}
+
+// StampKEM fills in mac1 of a KEM part. Nothing else changes: a cookie reply answers the initiation before it. It panics on anything else.
+func (s *Stamper) StampKEM(msg []byte) {
+	covered, mac1, ok := splitMAC1(msg)
+	if !ok || stamped(msg) {
+		panic("cookie: StampKEM of a message that is no KEM part")
+	}
+	m := keyed(s.mac1Key[:], covered)
+	copy(mac1, m[:])
 }
 
 // ConsumeReply takes the cookie out of a cookie reply (WireGuard paper §5.4.7), to be used from time now on. It must be addressed
