@@ -22,8 +22,9 @@ const (
 //
 // One super-packet is open at a time, and packets are written in the order of their Commit. A packet is merged only if
 // [Segments] would cut exactly the same packet out again; its checksums are verified first. All other packets are written
-// as they came. For each packet: Slot, then Commit or Discard; Flush at the end of a batch. A Coalescer is for one
-// goroutine; it does not allocate after NewCoalescer.
+// as they came. A packet whose transport checksum is elided counts as one with the right checksum, which the receiving
+// kernel is left to calculate; it merges with others of either sort. For each packet: Slot, then one of the Commits or
+// Discard; Flush at the end of a batch. A Coalescer is for one goroutine; it does not allocate after NewCoalescer.
 type Coalescer struct {
 	queue    Queue
 	tcp, udp bool
@@ -44,6 +45,7 @@ type Coalescer struct {
 // shape is what of a packet's form decides whether it can be merged.
 type shape struct {
 	gso     GSO  // GSONone: not mergeable with anything
+	elided  bool // the transport checksum
 	ipv4    bool // otherwise IPv6
 	header  int  // bytes of all headers
 	ip      int  // bytes of the IP header
@@ -102,20 +104,53 @@ func (c *Coalescer) restore() {
 // super-packet, or that is written and this one takes its place. lost is how many packets could not be written, err why
 // (the first error, if several).
 func (c *Coalescer) Commit(n int) (lost int, err error) {
+	return c.commit(n, false)
+}
+
+// CommitElided is Commit for a packet whose transport checksum is elided, so that [Elided] holds for it; one for which it
+// does not is written as it came.
+func (c *Coalescer) CommitElided(n int) (lost int, err error) {
+	return c.commit(n, true)
+}
+
+// CommitWhole takes the slot's first n bytes, which may be anything, such as an Ethernet frame, and writes them with the
+// offload o behind all that was committed before. Results as of Commit.
+func (c *Coalescer) CommitWhole(n int, o Offload) (lost int, err error) {
+	if !c.take(n) {
+		return 0, nil
+	}
+	if c.count > 0 {
+		covered := copy(c.next[:], c.buf[c.slot:c.hi])
+		c.restore()
+		lost, err = c.Flush()
+		copy(c.buf[c.slot:], c.next[:covered])
+	}
+	return c.write(c.slot, c.slot+n, o, lost, err)
+}
+
+// take ends the slot with its first n bytes taken; false where there is nothing to take.
+func (c *Coalescer) take(n int) bool {
 	if n > c.slotLen {
 		panic("device: commit of more than the slot")
 	}
 	if n <= 0 {
 		c.Discard()
-		return 0, nil
+		return false
 	}
 	c.slotLen = -1
+	return true
+}
+
+func (c *Coalescer) commit(n int, elided bool) (lost int, err error) {
+	if !c.take(n) {
+		return 0, nil
+	}
 	lo, hi := c.slot, c.slot+n
 	packet := c.buf[lo:hi]
-	s := c.shapeOf(packet)
+	s := c.shapeOf(packet, elided)
 	verified := false
 	if c.count > 0 {
-		n := copy(c.next[:], c.buf[lo:c.hi]) // the part of the packet that lies on the open one
+		covered := copy(c.next[:], c.buf[lo:c.hi]) // the part of the packet that lies on the open one
 		if s.gso != GSONone && c.continues(packet, s) {
 			if verified = s.verify(packet); !verified {
 				s.gso = GSONone
@@ -130,16 +165,10 @@ func (c *Coalescer) Commit(n int) (lost int, err error) {
 			return c.merge(hi, s)
 		}
 		lost, err = c.Flush()
-		copy(c.buf[lo:], c.next[:n])
+		copy(c.buf[lo:], c.next[:covered])
 	}
 	if s.gso == GSONone || s.push { // nothing can follow
-		if e := c.queue.Write(c.buf, lo, hi, Offload{}); e != nil {
-			lost++
-			if err == nil {
-				err = e
-			}
-		}
-		return lost, err
+		return c.write(lo, hi, s.alone(packet), lost, err)
 	}
 	c.lo, c.hi, c.count, c.flow, c.verified = lo, hi, 1, s, verified
 	copy(c.headers[:s.header], packet)
@@ -148,6 +177,25 @@ func (c *Coalescer) Commit(n int) (lost int, err error) {
 	}
 	if c.lo > Headroom+MaxPacket {
 		c.moveToStart() // else it could not grow to its full size
+	}
+	return lost, err
+}
+
+// alone makes packet, of shape s, ready to be written unmerged.
+func (s shape) alone(packet []byte) (o Offload) {
+	if s.elided {
+		o, _ = FinishElided(packet)
+	}
+	return o
+}
+
+// write writes the packet buf[lo:hi], and adds what comes of it to what was lost before.
+func (c *Coalescer) write(lo, hi int, o Offload, lost int, err error) (int, error) {
+	if e := c.queue.Write(c.buf, lo, hi, o); e != nil {
+		lost++
+		if err == nil {
+			err = e
+		}
 	}
 	return lost, err
 }
@@ -174,6 +222,8 @@ func (c *Coalescer) Flush() (lost int, err error) {
 	var o Offload
 	if c.count > 1 {
 		o = c.finish()
+	} else {
+		o = c.flow.alone(c.buf[c.lo:c.hi])
 	}
 	count := c.count
 	c.count = 0
@@ -220,32 +270,33 @@ func (c *Coalescer) finish() Offload {
 }
 
 // shapeOf parses packet as far as merging needs. Its length must be the one its headers say: padding ends a merge.
-func (c *Coalescer) shapeOf(packet []byte) shape {
-	var s shape
+func (c *Coalescer) shapeOf(packet []byte, elided bool) shape {
+	none := shape{elided: elided}
+	s := none
 	var proto byte
 	switch {
 	case len(packet) >= ipv4Header+udpHeader && packet[0] == 0x45: // no options
 		if int(binary.BigEndian.Uint16(packet[2:])) != len(packet) || binary.BigEndian.Uint16(packet[6:])&0xbfff != 0 {
-			return shape{} // a length not its own, or a fragment, or the reserved bit
+			return none // a length not its own, or a fragment, or the reserved bit
 		}
 		s.ipv4, s.ip, proto = true, ipv4Header, packet[9]
 	case len(packet) >= ipv6Header+udpHeader && packet[0]>>4 == 6:
 		if int(binary.BigEndian.Uint16(packet[4:])) != len(packet)-ipv6Header {
-			return shape{}
+			return none
 		}
 		s.ip, proto = ipv6Header, packet[6]
 	default:
-		return shape{}
+		return none
 	}
 	t := packet[s.ip:]
 	switch {
 	case proto == protoTCP && c.tcp:
 		if len(t) < tcpHeader {
-			return shape{}
+			return none
 		}
 		s.header = s.ip + int(t[tcpOffset]>>4)*4
-		if s.header < s.ip+tcpHeader || t[tcpFlags]&^flagPSH != flagACK || field(t, tcpChecksum) == 0xffff {
-			return shape{} // ffff is valid in place of 0, but would come back as 0
+		if s.header < s.ip+tcpHeader || t[tcpFlags]&^flagPSH != flagACK || !s.elided && field(t, tcpChecksum) == 0xffff {
+			return none // ffff is valid in place of 0, but would come back as 0
 		}
 		s.push = t[tcpFlags]&flagPSH != 0
 		s.gso = GSOTCPv6
@@ -254,15 +305,15 @@ func (c *Coalescer) shapeOf(packet []byte) shape {
 		}
 	case proto == protoUDP && c.udp:
 		s.header = s.ip + udpHeader
-		if int(binary.BigEndian.Uint16(t[udpLength:])) != len(t) || field(t, udpChecksum) == 0 {
-			return shape{}
+		if int(binary.BigEndian.Uint16(t[udpLength:])) != len(t) || !s.elided && field(t, udpChecksum) == 0 {
+			return none
 		}
 		s.gso = GSOUDP
 	default:
-		return shape{}
+		return none
 	}
 	if s.header >= len(packet) || s.ipv4 && field(packet, 10) == 0xffff {
-		return shape{} // nothing to merge, or, as above, a second way to write zero
+		return none // nothing to merge, or, as above, a second way to write zero
 	}
 	s.payload = len(packet) - s.header
 	return s
@@ -313,6 +364,9 @@ func (s shape) verify(packet []byte) bool {
 		addresses = packet[12:ipv4Header]
 	} else {
 		addresses = packet[8:ipv6Header]
+	}
+	if s.elided {
+		return true // the receiving kernel's to calculate
 	}
 	sum := plus(checksum(0, addresses), word(proto)+word(uint16(len(t))))
 	return fold(checksum(sum, t)) == 0xffff

@@ -9,9 +9,11 @@ const (
 	// maxHeaders bounds the headers of a super-packet: 40 bytes of IPv6, 60 of TCP, and extension headers. They are kept
 	// aside while the packet is cut.
 	maxHeaders = 512
-	// maxSegments bounds how many packets one super-packet may become. Linux never sends TCP segments of fewer than 8
-	// bytes (TCP_MIN_GSO_SIZE), so a larger count is not honest.
-	maxSegments = MaxPacket / 8
+	// minSegment is the fewest bytes of payload in TCP segments: Linux never sends fewer (TCP_MIN_GSO_SIZE), and nothing
+	// is cut smaller to fit a limit.
+	minSegment = 8
+	// maxSegments bounds how many packets one super-packet may become; a larger count is not honest.
+	maxSegments = MaxPacket / minSegment
 )
 
 // Errors of [Segments.Reset].
@@ -42,6 +44,7 @@ const (
 	flagFIN = 0x01
 	flagPSH = 0x08
 	flagACK = 0x10
+	flagECE = 0x40
 	flagCWR = 0x80
 )
 
@@ -58,6 +61,8 @@ type Segments struct {
 	index int // of the next segment
 
 	gso       GSO // GSONone: the packet is handed out whole
+	elided    bool
+	place     int // of the elided checksum in buf, where gso is GSONone
 	headerLen int
 	transport int // length of the headers in front of the transport header
 	ipv4      bool
@@ -70,20 +75,53 @@ type Segments struct {
 	headers      [maxHeaders]byte
 }
 
+// Limits is what [Segments.ResetFor] makes of packets beyond what their offload asks for. The zero value is nothing.
+type Limits struct {
+	// Elide: a TCP or UDP checksum that the packet came without (NeedsChecksum) is left zero, wherever [Elided] holds for
+	// the packets handed out.
+	Elide bool
+	// MaxPacket is the largest packet, in bytes with all headers, that TCP is cut into; 0 is no limit. See
+	// [Segments.ResetFor].
+	MaxPacket int
+}
+
 // Reset starts on the packet buf[lo:hi] with the offload o. Everything o says is checked against the packet's bytes; a
-// packet with nothing left to do is not looked at. Errors: ErrMalformed, ErrOffload, ErrSegments.
+// packet with nothing left to do is not looked at. Errors: ErrMalformed, ErrOffload, ErrSegments. A refused packet is
+// left as it was.
 //
 // The checksums of super-packets are updated, not computed afresh (RFC 1624), so a super-packet with a wrong checksum
 // becomes segments with wrong checksums.
 func (s *Segments) Reset(buf []byte, lo, hi int, o Offload) error {
+	return s.ResetFor(buf, lo, hi, o, Limits{})
+}
+
+// ResetFor is Reset within limits. A TCP super-packet is cut into segments smaller than it asks for where those would be
+// larger than l.MaxPacket, and so is a single packet of TCP without its checksum, unless it has IPv6 extension headers or
+// flags that belong to one segment alone (SYN, RST, URG). All else, and packets of which the headers alone are too large,
+// comes out as without the limit: UDP datagrams are what their sender made them.
+//
+// ResetFor itself changes the packet in one case only: a single packet that is neither cut nor elided gets its checksum.
+func (s *Segments) ResetFor(buf []byte, lo, hi int, o Offload, l Limits) error {
 	s.count, s.index = 0, 0
 	if lo < 0 || lo >= hi || hi > len(buf) {
 		return ErrMalformed
 	}
-	s.buf, s.next, s.end, s.gso, s.headerLen, s.size = buf, lo, hi, GSONone, 0, hi-lo
+	s.buf, s.next, s.end, s.gso, s.elided, s.headerLen, s.size = buf, lo, hi, GSONone, false, 0, hi-lo
 	packet := buf[lo:hi]
 	switch o.GSO {
 	case GSONone:
+		if o.NeedsChecksum && l != (Limits{}) {
+			if start, offset, ok := Elided(packet); ok && start == int(o.ChecksumStart) && offset == int(o.ChecksumOffset) {
+				if gso, size := resegment(packet, start, offset, l.MaxPacket); size > 0 {
+					o.GSO, o.SegmentSize = gso, uint16(size)
+					return s.resetSuper(packet, lo, o, l)
+				}
+				if l.Elide {
+					s.elided, s.place, s.count = true, lo+start+offset, 1
+					return nil
+				}
+			}
+		}
 		if o.NeedsChecksum {
 			if err := completeChecksum(packet, o); err != nil {
 				return err
@@ -92,10 +130,26 @@ func (s *Segments) Reset(buf []byte, lo, hi int, o Offload) error {
 		s.count = 1
 		return nil
 	case GSOTCPv4, GSOTCPv6, GSOUDP:
-		return s.resetSuper(packet, lo, o)
+		return s.resetSuper(packet, lo, o, l)
 	default:
 		return ErrOffload
 	}
+}
+
+// resegment returns how a single packet, for which [Elided] holds, is cut to packets of at most limit bytes; size 0: not.
+func resegment(packet []byte, start, offset, limit int) (gso GSO, size int) {
+	if limit <= 0 || len(packet) <= limit || offset != tcpChecksum ||
+		packet[start+tcpFlags]&^(flagFIN|flagPSH|flagACK|flagECE|flagCWR) != 0 {
+		return GSONone, 0
+	}
+	size = limit - start - int(packet[start+tcpOffset]>>4)*4
+	if size < minSegment {
+		return GSONone, 0
+	}
+	if packet[0]>>4 == 4 {
+		return GSOTCPv4, size
+	}
+	return GSOTCPv6, size
 }
 
 // completeChecksum finishes a checksum that so far holds the sum of what is in front of ChecksumStart. Any transport
@@ -121,7 +175,7 @@ func completeChecksum(packet []byte, o Offload) error {
 	return nil
 }
 
-func (s *Segments) resetSuper(packet []byte, lo int, o Offload) error {
+func (s *Segments) resetSuper(packet []byte, lo int, o Offload, l Limits) error {
 	transport, proto, err := transportHeader(packet)
 	if err != nil {
 		return err
@@ -155,12 +209,16 @@ func (s *Segments) resetSuper(packet []byte, lo int, o Offload) error {
 		return ErrOffload
 	}
 	size, payload := int(o.SegmentSize), len(packet)-headerLen
+	if l.MaxPacket > 0 && o.GSO != GSOUDP && headerLen+size > l.MaxPacket && l.MaxPacket-headerLen >= minSegment {
+		size = l.MaxPacket - headerLen
+	}
 	count := max(1, (payload+size-1)/size)
 	if count > maxSegments {
 		return ErrSegments
 	}
 
 	s.gso, s.headerLen, s.transport, s.size, s.next = o.GSO, headerLen, transport, size, lo+headerLen
+	s.elided = l.Elide && (s.ipv4 || transport == ipv6Header)
 	h := s.headers[:headerLen]
 	copy(h, packet)
 	if s.ipv4 {
@@ -225,8 +283,11 @@ func transportHeader(packet []byte) (offset int, proto byte, err error) {
 // Count is how many packets Next hands out after Reset.
 func (s *Segments) Count() int { return s.count }
 
-// Next returns the next finished packet as buf[lo:hi] of the buffer given to Reset, with all checksums complete; ok is
-// false when there are no more. Until the next call the packet is the caller's: it may change it, and it may overwrite up
+// Elided reports whether the packets Next hands out after ResetFor have their transport checksum elided: it is zero.
+func (s *Segments) Elided() bool { return s.elided }
+
+// Next returns the next finished packet as buf[lo:hi] of the buffer given to Reset, with all checksums complete or
+// elided; ok is false when there are no more. Until the next call the packet is the caller's: it may change it, and it may overwrite up
 // to [Tailroom] bytes behind hi when it restores those before it calls Next again.
 func (s *Segments) Next() (lo, hi int, ok bool) {
 	if s.index >= s.count {
@@ -235,6 +296,9 @@ func (s *Segments) Next() (lo, hi int, ok bool) {
 	i := s.index
 	s.index++
 	if s.gso == GSONone {
+		if s.elided {
+			putField(s.buf, s.place, 0)
+		}
 		return s.next, s.end, true
 	}
 	lo, hi = s.next-s.headerLen, min(s.next+s.size, s.end)
@@ -250,17 +314,32 @@ func (s *Segments) Next() (lo, hi int, ok bool) {
 		binary.BigEndian.PutUint16(packet[4:], uint16(len(packet)-ipv6Header))
 	}
 	t := packet[s.transport:]
-	length := uint16(len(t))
-	sum := plus(s.transportSum, word(length)) // of the pseudo-header
 	if s.gso == GSOUDP {
-		binary.BigEndian.PutUint16(t[udpLength:], length)
-		c := ^fold(checksum(plus(sum, word(length)), t[udpHeader:]))
-		if c == 0 {
-			c = 0xffff // RFC 768
-		}
-		putField(t, udpChecksum, c)
-		return lo, hi, true
+		s.finishUDP(t)
+	} else {
+		s.finishTCP(t, i)
 	}
+	return lo, hi, true
+}
+
+// finishUDP completes the UDP header of the datagram t.
+func (s *Segments) finishUDP(t []byte) {
+	length := uint16(len(t))
+	binary.BigEndian.PutUint16(t[udpLength:], length)
+	if s.elided {
+		putField(t, udpChecksum, 0)
+		return
+	}
+	// The length is in the pseudo-header and in the header.
+	c := ^fold(checksum(plus(s.transportSum, 2*word(length)), t[udpHeader:]))
+	if c == 0 {
+		c = 0xffff // RFC 768
+	}
+	putField(t, udpChecksum, c)
+}
+
+// finishTCP completes the TCP header of the segment t, the one numbered i.
+func (s *Segments) finishTCP(t []byte, i int) {
 	seq, flags := s.seq+uint32(i)*uint32(s.size), s.flags
 	if i > 0 {
 		flags &^= flagCWR // told once (RFC 3168, section 6.1.2)
@@ -270,7 +349,11 @@ func (s *Segments) Next() (lo, hi int, ok bool) {
 	}
 	binary.BigEndian.PutUint32(t[tcpSeq:], seq)
 	t[tcpFlags] = flags
+	if s.elided {
+		putField(t, tcpChecksum, 0)
+		return
+	}
+	sum := plus(s.transportSum, word(uint16(len(t)))) // of the pseudo-header
 	sum = plus(sum, word(uint16(seq>>16))+word(uint16(seq))+word(uint16(flags)))
 	putField(t, tcpChecksum, ^fold(checksum(sum, t[s.headerLen-s.transport:])))
-	return lo, hi, true
 }
