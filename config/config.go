@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"net"
 	"net/netip"
 	"strconv"
@@ -69,12 +70,12 @@ const (
 	ModeTap Mode = "tap" // Ethernet frames
 )
 
-// Wire is the protocol spoken on the underlay. Only WireWireGuard is accepted in this version.
+// Wire is the protocol spoken with a peer on the underlay. A peer is pinned to one; none falls back to the other.
 type Wire string
 
 const (
-	WireWireGuard Wire = "wireguard"
-	WireCulvert   Wire = "culvert"
+	WireCulvert   Wire = "culvert"   // the native wire, YAML's default
+	WireWireGuard Wire = "wireguard" // WireGuard's, that of wg-quick files
 )
 
 // A Tunnel is one device and its peers.
@@ -82,7 +83,12 @@ type Tunnel struct {
 	Name string // the device's name: 1 to 15 of the characters A-Z a-z 0-9 _ = + . -
 	Pos  Position
 	Mode Mode
-	Wire Wire
+
+	Wire    Wire // of the peers that have none of their own
+	WirePos Position
+
+	PostQuantum    bool // required of all peers: the native wire, which has no mode without it
+	PostQuantumPos Position
 
 	Listen    uint16 // UDP port; 0 lets the kernel pick one
 	ListenPos Position
@@ -109,10 +115,26 @@ type Tunnel struct {
 	Peers []Peer // in file order
 }
 
+// Speaks reports whether any peer is on wire w; a tunnel without peers speaks its own.
+func (t *Tunnel) Speaks(w Wire) bool {
+	for i := range t.Peers {
+		if cmp.Or(t.Peers[i].Wire, t.Wire) == w {
+			return true
+		}
+	}
+	return len(t.Peers) == 0 && t.Wire == w
+}
+
 // A Peer is the far end of a tunnel.
 type Peer struct {
 	Name string // the key in YAML; peer1, peer2... for a wg-quick file
 	Pos  Position
+
+	Wire    Wire     // its own or the tunnel's; "" stands for the tunnel's where no file was read
+	WirePos Position // the zero Position where it is the tunnel's
+
+	PostQuantum    bool     // required of it or by the tunnel of all
+	PostQuantumPos Position // the zero Position where the tunnel requires it
 
 	PublicKey    crypto.PublicKey
 	PublicKeyPos Position

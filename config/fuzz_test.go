@@ -24,12 +24,14 @@ func bare(f *File) *File {
 	for _, t := range f.Tunnels {
 		t.Pos, t.ListenPos, t.PrivateKeyPos, t.MTUPos, t.FwMarkPos, t.TablePos, t.SaveConfigPos =
 			Position{}, Position{}, Position{}, Position{}, Position{}, Position{}, Position{}
+		t.WirePos, t.PostQuantumPos = Position{}, Position{}
 		t.DNS.Pos = Position{}
 		t.Addresses = barePrefixes(t.Addresses)
 		t.Hooks = Hooks{bareHooks(t.Hooks.PreUp), bareHooks(t.Hooks.PostUp), bareHooks(t.Hooks.PreDown), bareHooks(t.Hooks.PostDown)}
 		var peers []Peer
 		for _, p := range t.Peers {
 			p.Pos, p.PublicKeyPos, p.PresharedKeyPos, p.KeepalivePos = Position{}, Position{}, Position{}, Position{}
+			p.WirePos, p.PostQuantumPos = Position{}, Position{}
 			p.AllowedIPs = barePrefixes(p.AllowedIPs)
 			var ends []Endpoint
 			for _, e := range p.Endpoints {
@@ -63,7 +65,7 @@ func asWGQuick(f *File, name string) *File {
 	out := bare(f)
 	out.Instance, out.Tunnels = name, out.Tunnels[:1]
 	t := &out.Tunnels[0]
-	t.Name, t.PrivateKeyFile = name, ""
+	t.Name, t.PrivateKeyFile, t.Wire = name, "", WireWireGuard
 	for i := range t.Peers {
 		t.Peers[i].Name, t.Peers[i].PresharedKeyFile = "", ""
 	}
@@ -141,7 +143,7 @@ func rewriteWGQuick(t *testing.T, f *File) {
 	var out bytes.Buffer
 	warnings, err := WriteWGQuick(&out, &f.Tunnels[0])
 	if err != nil {
-		if f.Format == FormatYAML && strings.Contains(err.Error(), "#") {
+		if f.Format == FormatYAML && (strings.Contains(err.Error(), "#") || wgQuickKnows(&f.Tunnels[0]) != nil) {
 			return
 		}
 		t.Fatal(err)

@@ -90,7 +90,7 @@ func TestWGQuickBounds(t *testing.T) {
 // The largest tunnel that is accepted: as many peers as there may be, with keys and networks of their own.
 func TestManyPeers(t *testing.T) {
 	var b strings.Builder
-	b.WriteString("version: 1\ntunnels:\n  a:\n    private_key_file: k\n    peers:\n")
+	b.WriteString("version: 1\ntunnels:\n  a:\n    private_key_file: k\n    wire: wireguard\n    peers:\n")
 	for i := range 3000 {
 		fmt.Fprintf(&b, "      p%d: {public_key: %s, allowed_ips: [10.%d.%d.0/24]}\n", i, madeKey(i), i/256, i%256)
 	}

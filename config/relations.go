@@ -110,9 +110,33 @@ func (r *report) relateTunnel(f *File, t *Tunnel) {
 			ends[e.String()] = e.Pos
 		}
 	}
+	r.relateWires(t)
 	if six && t.MTU != 0 && t.MTU < 1280 {
 		r.fail(t.MTUPos, "write at least 1280, or auto, or take the IPv6 networks out",
 			"IPv6 needs an MTU of at least 1280 (RFC 8200 section 5), and this tunnel carries IPv6")
+	}
+}
+
+// relateWires reports where a post-quantum key exchange is required on the wire that has none.
+func (r *report) relateWires(t *Tunnel) {
+	both := t.PostQuantum && t.Wire == WireWireGuard && len(t.Peers) == 0
+	for i := range t.Peers {
+		p := &t.Peers[i]
+		switch {
+		case !p.PostQuantum || p.Wire != WireWireGuard:
+		case p.PostQuantumPos != Position{}:
+			r.fail(p.PostQuantumPos, `write "wire: culvert" for the peer if it runs culvert, or take post_quantum out`,
+				"peer %s speaks the wireguard wire, which has no post-quantum key exchange", hideKeys(p.Name))
+		case p.WirePos != Position{}:
+			r.fail(p.WirePos, `write culvert if the peer runs it, or put post_quantum at the peers that do instead of the tunnel`,
+				"the wireguard wire has no post-quantum key exchange, which the tunnel requires of all peers (line %d)", t.PostQuantumPos.Line)
+		default:
+			both = true
+		}
+	}
+	if both {
+		r.fail(t.PostQuantumPos, `write "wire: culvert" if the peers run culvert, or take post_quantum out`,
+			"the tunnel's wire is wireguard (line %d), which has no post-quantum key exchange", t.WirePos.Line)
 	}
 }
 

@@ -18,7 +18,7 @@ func TestErrorsHideKeys(t *testing.T) {
 		"as the key":        "version: 1\ntunnels: {wg0: {KEY: 1}}\n",
 		"as a tunnel":       "version: 1\ntunnels: {KEY: 1}\n",
 		"as a peer":         "version: 1\ntunnels: {wg0: {peers: {KEY: 1}}}\n",
-		"as an address":     "version: 1\ntunnels: {wg0: {addresses: [KEY], mtu: KEY, listen: KEY, mode: KEY, wire: KEY}}\n",
+		"as an address":     "version: 1\ntunnels: {wg0: {addresses: [KEY], mtu: KEY, listen: KEY, mode: KEY, wire: KEY, post_quantum: KEY}}\n",
 		"as an endpoint":    "version: 1\ntunnels: {wg0: {peers: {a: {endpoints: [KEY, \"KEY:1\", \"[KEY]:1\"]}}}}\n",
 		"literal":           "version: 1\ntunnels:\n  wg0:\n    private_key: |\n      KEY\n",
 		"bare line":         "version: 1\nKEY\n",

@@ -137,6 +137,14 @@ func parseTable(s string) (Table, *problem) {
 	return Table{Number: n}, nil
 }
 
+func parseWire(s string) (Wire, *problem) {
+	switch w := Wire(s); w {
+	case WireCulvert, WireWireGuard:
+		return w, nil
+	}
+	return "", wrong("write culvert for peers that run culvert, wireguard for others", "%s is not a wire", quote(s))
+}
+
 const minMTU, maxMTU = 576, 65535
 
 func parseMTU(s string) (int, *problem) {

@@ -2,6 +2,8 @@ package config
 
 import (
 	"fmt"
+	"os"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -79,6 +81,44 @@ func TestValues(t *testing.T) {
 		if refused := strings.HasPrefix(c.want, "!"); refused != strings.HasPrefix(got, "!") || !refused && got != c.want || !strings.HasPrefix(got, c.want) {
 			t.Errorf("%s(%q) = %q, want %q", c.parser, c.in, got, c.want)
 		}
+	}
+}
+
+// A peer has its own wire or the tunnel's, wherever that stands.
+func TestWires(t *testing.T) {
+	text, err := os.ReadFile("testdata/good/full.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, r := parseYAML("full.yaml", text, fakeSecret)
+	if errs, _ := r.finish(); len(errs) > 0 {
+		t.Fatal(errs)
+	}
+	var got []string
+	for _, x := range f.Tunnels {
+		s := fmt.Sprint(x.Name, " ", x.Wire, " ", x.PostQuantum, " ", x.Speaks(WireCulvert), x.Speaks(WireWireGuard))
+		for _, p := range x.Peers {
+			s += fmt.Sprint(", ", p.Name, " ", p.Wire, " ", p.PostQuantum)
+		}
+		got = append(got, s)
+	}
+	want := []string{
+		"office wireguard false false true, branch wireguard false, läptop@home wireguard false",
+		"second culvert false true false",
+		"third culvert false true true, culvert culvert true, other wireguard false",
+		"fourth culvert true true false, culvert culvert true",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("read as\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	third := f.Tunnels[2]
+	if third.WirePos.Line != 50 || third.Peers[1].WirePos.Line != 49 || third.Peers[0].PostQuantumPos.Line != 45 ||
+		third.Peers[0].WirePos != (Position{}) || f.Tunnels[3].PostQuantumPos.Line != 53 {
+		t.Errorf("places: %+v", f.Tunnels[2:])
+	}
+	w, r, _ := parseWGQuick("wg0.conf", []byte(wgHead+wgPeer))
+	if errs, _ := r.finish(); len(errs) > 0 || w.Tunnels[0].Wire != WireWireGuard || w.Tunnels[0].Peers[0].Wire != WireWireGuard {
+		t.Errorf("wg-quick: %v, %+v", errs, w.Tunnels[0])
 	}
 }
 

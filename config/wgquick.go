@@ -128,7 +128,7 @@ func (w *wgQuickReader) begin(name string, pos Position) {
 			w.section = "?"
 			return
 		}
-		w.tunnel.Peers = append(w.tunnel.Peers, Peer{Name: "peer" + strconv.Itoa(len(w.tunnel.Peers)+1), Pos: pos})
+		w.tunnel.Peers = append(w.tunnel.Peers, Peer{Name: "peer" + strconv.Itoa(len(w.tunnel.Peers)+1), Pos: pos, Wire: WireWireGuard})
 		w.peer = &w.tunnel.Peers[len(w.tunnel.Peers)-1]
 		w.unkeyed = true
 	default:

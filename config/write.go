@@ -2,6 +2,7 @@ package config
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -39,6 +40,9 @@ func yamlTunnel(b *bytes.Buffer, t *Tunnel) error {
 		fmt.Fprintf(b, "    mtu: %d\n", t.MTU)
 	}
 	fmt.Fprintf(b, "    wire: %s\n", t.Wire)
+	if t.PostQuantum {
+		b.WriteString("    post_quantum: required\n")
+	}
 	if t.FwMark.Set {
 		fmt.Fprintf(b, "    fwmark: %s\n", t.FwMark)
 	}
@@ -57,6 +61,12 @@ func yamlTunnel(b *bytes.Buffer, t *Tunnel) error {
 	for i := range t.Peers {
 		p := &t.Peers[i]
 		fmt.Fprintf(b, "      %s:\n        public_key: \"%s\"\n", yamlText(p.Name), p.PublicKey.Base64())
+		if p.Wire != "" && p.Wire != t.Wire {
+			fmt.Fprintf(b, "        wire: %s\n", p.Wire)
+		}
+		if p.PostQuantum && !t.PostQuantum {
+			b.WriteString("        post_quantum: required\n")
+		}
 		switch {
 		case p.PresharedKeyFile != "":
 			fmt.Fprintf(b, "        preshared_key_file: %s\n", yamlText(p.PresharedKeyFile))
@@ -119,10 +129,11 @@ func yamlText(s string) string {
 }
 
 // WriteWGQuick writes t as a wg-quick file, private key included, in one Write, and returns what that format cannot
-// carry. A hook with a # is an error: wg-quick would run the part before it.
+// carry. A peer on another wire than wireguard is an error, and so is a hook with a #: wg-quick would run the part
+// before it.
 func WriteWGQuick(w io.Writer, t *Tunnel) (warnings []string, err error) {
-	if t.Mode != ModeTun || t.Wire != WireWireGuard {
-		return nil, fmt.Errorf("tunnel %s: wg-quick knows only IP tunnels on the wireguard wire", t.Name)
+	if err := wgQuickKnows(t); err != nil {
+		return nil, err
 	}
 	if t.PrivateKey.IsZero() {
 		return nil, fmt.Errorf("tunnel %s has no private key", t.Name)
@@ -176,6 +187,23 @@ func WriteWGQuick(w io.Writer, t *Tunnel) (warnings []string, err error) {
 	}
 	_, err = w.Write(b.Bytes())
 	return warnings, err
+}
+
+// wgQuickKnows tells what of a tunnel has no place in wg-quick's world.
+func wgQuickKnows(t *Tunnel) error {
+	if t.Mode != ModeTun {
+		return fmt.Errorf("tunnel %s: wg-quick knows only IP tunnels", t.Name)
+	}
+	if len(t.Peers) == 0 && t.Wire != WireWireGuard {
+		return fmt.Errorf("tunnel %s: wg-quick knows only the wireguard wire", t.Name)
+	}
+	for i := range t.Peers {
+		p := &t.Peers[i]
+		if wire := cmp.Or(p.Wire, t.Wire); wire != WireWireGuard {
+			return fmt.Errorf("tunnel %s: peer %s is on the %s wire, and wg-quick knows only wireguard", t.Name, p.Name, wire)
+		}
+	}
+	return nil
 }
 
 func iniList(b *bytes.Buffer, key string, texts []string) {

@@ -50,6 +50,9 @@ func anyFile(t *testing.T, r *rand.Rand) *File {
 			t.Fatal(err)
 		}
 		tunnel := Tunnel{Name: names[i], Mode: ModeTun, Wire: WireWireGuard, PrivateKey: k, PrivateKeyFile: file}
+		if r.IntN(3) == 0 {
+			tunnel.Wire, tunnel.PostQuantum = WireCulvert, r.IntN(2) == 0
+		}
 		if r.IntN(2) == 0 {
 			tunnel.Listen = uint16(1000*(i+1) + r.IntN(1000))
 		}
@@ -75,6 +78,11 @@ func anyFile(t *testing.T, r *rand.Rand) *File {
 				t.Fatal(err)
 			}
 			p := Peer{Name: peers[j], PublicKey: pub, Keepalive: time.Duration([]int{0, 1, 25, 65535}[r.IntN(4)]) * time.Second}
+			p.Wire, p.PostQuantum = tunnel.Wire, tunnel.PostQuantum
+			if r.IntN(4) == 0 && !tunnel.PostQuantum {
+				p.Wire = []Wire{WireCulvert, WireWireGuard}[r.IntN(2)]
+				p.PostQuantum = p.Wire == WireCulvert && r.IntN(2) == 0
+			}
 			if r.IntN(2) == 0 {
 				p.PresharedKeyFile = fmt.Sprint("psk", i, j)
 				if p.PresharedKey, err = crypto.ParsePresharedKey(string(key(p.PresharedKeyFile))); err != nil {
@@ -122,7 +130,10 @@ func TestWriteRefuses(t *testing.T) {
 		"psk without a file":   {func(x *Tunnel) { x.Peers[0].PresharedKey = crypto.PresharedKey{1} }, "preshared key has no file", ""},
 		"no key":               {func(x *Tunnel) { x.PrivateKey = crypto.PrivateKey{} }, "", "no private key"},
 		"tap":                  {func(x *Tunnel) { x.Mode = ModeTap }, "", "only IP tunnels"},
-		"another wire":         {func(x *Tunnel) { x.Wire = WireCulvert }, "", "only IP tunnels"},
+		"another wire":         {func(x *Tunnel) { x.Wire = WireCulvert }, "", "peer a is on the culvert wire"},
+		"another peer's wire":  {func(x *Tunnel) { x.Peers[0].Wire = WireCulvert }, "", "peer a is on the culvert wire"},
+		"every peer's wire":    {func(x *Tunnel) { x.Wire, x.Peers[0].Wire = WireCulvert, WireWireGuard }, "", ""},
+		"another, no peers":    {func(x *Tunnel) { x.Wire, x.Peers = WireCulvert, nil }, "", "only the wireguard wire"},
 		"a # within a command": {func(x *Tunnel) { x.Hooks.PreDown = []Hook{{"a#b", Position{"f", 1, 2}}} }, "", "f:1:2: wg-quick takes what follows a #"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -196,6 +207,8 @@ PresharedKey = ` + psk + "\n"
 		}
 		if s := out.String(); strings.Contains(s, private) || strings.Contains(s, psk) || !strings.Contains(s, "private_key_file: "+yamlText(want[0].Path)) {
 			t.Errorf("wrote\n%s", s)
+		} else if !strings.Contains(s, "\n    wire: wireguard\n") || strings.Count(s, "wire:") != 1 {
+			t.Errorf("not on the wireguard wire:\n%s", s)
 		}
 		if len(in.Warnings) != 2 || in.Warnings[0].Pos.Line != 3 || !strings.Contains(in.Warnings[0].Message, "SaveConfig") ||
 			!strings.Contains(in.Warnings[1].Message, "2 comments are not carried over") {

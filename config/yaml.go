@@ -110,7 +110,7 @@ func (y *yamlReader) tunnels(e entry) {
 }
 
 func (y *yamlReader) tunnel(e entry) Tunnel {
-	t := Tunnel{Name: e.key, Pos: e.pos, Mode: ModeTun, Wire: WireWireGuard}
+	t := Tunnel{Name: e.key, Pos: e.pos, Mode: ModeTun, Wire: WireCulvert}
 	keyed := false
 	ok := y.fields(e.value, "a tunnel", laterInTunnel,
 		field{"mode", func(e entry) {
@@ -159,13 +159,13 @@ func (y *yamlReader) tunnel(e entry) Tunnel {
 		}},
 		field{"wire", func(e entry) {
 			if s, ok := y.text(e.value); ok {
-				switch t.Wire = Wire(s); t.Wire {
-				case WireWireGuard:
-				case WireCulvert:
-					y.fail(e.value.pos, "write wireguard", "this version of culvert does not speak its native wire yet")
-				default:
-					y.fail(e.value.pos, "write wireguard", "%s is not a wire", quote(s))
-				}
+				t.WirePos = e.value.pos
+				y.take(e.value.pos, read(&t.Wire, parseWire, s))
+			}
+		}},
+		field{"post_quantum", func(e entry) {
+			if t.PostQuantum = y.postQuantum(e.value); t.PostQuantum {
+				t.PostQuantumPos = e.value.pos
 			}
 		}},
 		field{"fwmark", func(e entry) {
@@ -188,7 +188,30 @@ func (y *yamlReader) tunnel(e entry) Tunnel {
 		y.fail(e.pos, "make a key with: (umask 077; culvert genkey > "+shellWord(keyName(t.Name))+"), and add private_key_file",
 			"the tunnel has no private_key_file")
 	}
+	for i := range t.Peers { // the tunnel's keys may stand behind its peers
+		p := &t.Peers[i]
+		if p.Wire == "" {
+			p.Wire = t.Wire
+		}
+		p.PostQuantum = p.PostQuantum || t.PostQuantum
+	}
 	return t
+}
+
+// postQuantum reads the one value that post_quantum may have.
+func (y *yamlReader) postQuantum(v value) bool {
+	s, ok := "", false
+	if b, is := v.node.(*ast.BoolNode); is {
+		s = b.GetToken().Value
+	} else if s, ok = y.text(v); !ok {
+		return false
+	}
+	if s != "required" {
+		y.fail(v.pos, `write required or leave it out; a peer that cannot do it needs "wire: wireguard"`,
+			"post_quantum cannot be %s: the native wire has no mode without its post-quantum key exchange", quote(s))
+		return false
+	}
+	return true
 }
 
 // keyName is the key file's name proposed for a tunnel, whatever its name.
@@ -278,6 +301,17 @@ func (y *yamlReader) peer(e entry) Peer {
 		field{"preshared_key", func(e entry) {
 			y.fail(e.pos, "put the key into a file of mode 0600 and name it with preshared_key_file",
 				"preshared keys have no place in this file, which is read, copied and shown to others too easily")
+		}},
+		field{"wire", func(e entry) {
+			if s, ok := y.text(e.value); ok {
+				p.WirePos = e.value.pos
+				y.take(e.value.pos, read(&p.Wire, parseWire, s))
+			}
+		}},
+		field{"post_quantum", func(e entry) {
+			if p.PostQuantum = y.postQuantum(e.value); p.PostQuantum {
+				p.PostQuantumPos = e.value.pos
+			}
 		}},
 		field{"endpoints", func(e entry) {
 			for _, v := range y.list(e.value, `["vpn.example.net:51820"]`, MaxEndpoints) {
