@@ -575,19 +575,24 @@ func TestAutoMTU(t *testing.T) {
 	narrow := lab.Link(t, h, a, lab.MTU(1400))
 	wide := lab.Link(t, h, b, lab.MTU(9000))
 	addr := netip.MustParseAddr
-	auto := func(endpoints ...netip.Addr) int {
-		t.Helper()
-		mtu, err := setup.AutoMTU(t.Context(), h.NetnsPath(), "wg0", 0, endpoints)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return mtu
-	}
 	check := func(what string, got, want int) {
 		t.Helper()
 		if got != want {
 			t.Errorf("%s: %d, want %d", what, got, want)
 		}
+	}
+	auto := func(endpoints ...netip.Addr) int {
+		t.Helper()
+		mtu, err := setup.AutoMTU(t.Context(), h.NetnsPath(), "wg0", 0, setup.WireGuardOverhead, endpoints)
+		if err != nil {
+			t.Fatal(err)
+		}
+		native, err := setup.AutoMTU(t.Context(), h.NetnsPath(), "wg0", 0, setup.NativeOverhead, endpoints)
+		if err != nil {
+			t.Fatal(err)
+		}
+		check("the native wire's", native, mtu-4)
+		return mtu
 	}
 	check("no route at all", auto(addr("192.0.2.1")), 1420)
 	check("device of the endpoint's route", auto(narrow.B.V4.Addr()), 1320)
@@ -605,7 +610,7 @@ func TestAutoMTU(t *testing.T) {
 	addTun(t, h, "wg0")
 	applied := apply(t, h, setup.L3{Link: "wg0", MTU: 1280, Addresses: prefixes("10.20.0.1/24"), Routes: routes("0.0.0.0/0")})
 	check("a route into the tunnel does not count", auto(addr("192.0.2.1")), 1320)
-	mtu, err := setup.AutoMTU(t.Context(), h.NetnsPath(), "wg0", applied.Mark, []netip.Addr{addr("192.0.2.1")})
+	mtu, err := setup.AutoMTU(t.Context(), h.NetnsPath(), "wg0", applied.Mark, setup.WireGuardOverhead, []netip.Addr{addr("192.0.2.1")})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,20 +9,26 @@ import (
 )
 
 const (
-	// TunnelOverhead is what an encapsulated packet grows by at most, in bytes: an IPv6 header (40), a UDP header (8), a
-	// data message's header (16) and its authentication tag (16).
-	TunnelOverhead = 40 + 8 + 16 + 16
-	// DefaultMTU is a tunnel's MTU where the underlay's is not known: that of Ethernet less the overhead.
-	DefaultMTU = 1500 - TunnelOverhead
+	// WireGuardOverhead is what a packet grows by at most on WireGuard's wire, in bytes: an IPv6 header (40), a UDP header
+	// (8), a data message's header (16) and its authentication tag (16).
+	WireGuardOverhead = 40 + 8 + 16 + 16
+	// NativeOverhead is the same for the native wire, which adds a byte behind the packet, rounded up so that an MTU that
+	// is a multiple of 4 stays one: 1416 over Ethernet.
+	NativeOverhead = WireGuardOverhead + 4
+	// DefaultMTU is the MTU of a tunnel on WireGuard's wire over Ethernet.
+	DefaultMTU = ethernetMTU - WireGuardOverhead
+
+	ethernetMTU = 1500
 )
 
 // AutoMTU returns the MTU for a tunnel to those endpoints: what the route to an endpoint allows (its own mtu attribute,
-// a discovered path MTU, or its device's MTU) less [TunnelOverhead], the smallest of them where they differ. Where
-// no endpoint has a route that of the default routes counts, and failing this too the result is [DefaultMTU].
+// a discovered path MTU, or its device's MTU) less overhead, the smallest of them where they differ. Where no endpoint has
+// a route that of the default routes counts, and failing this too that of Ethernet.
 //
+// overhead is [NativeOverhead] where any peer is on the native wire, and [WireGuardOverhead] otherwise.
 // mark is the fwmark of the tunnel's datagrams, link the tunnel's own device, routes into which do not count; namespace
 // is as in [L3].
-func AutoMTU(ctx context.Context, namespace, link string, mark uint32, endpoints []netip.Addr) (int, error) {
+func AutoMTU(ctx context.Context, namespace, link string, mark uint32, overhead int, endpoints []netip.Addr) (int, error) {
 	netns, err := openNetns(namespace)
 	if err != nil {
 		return 0, &OpError{Op: "find the MTU for", Item: link, Err: err}
@@ -58,10 +64,10 @@ func AutoMTU(ctx context.Context, namespace, link string, mark uint32, endpoints
 	switch {
 	case err != nil:
 		return 0, err
-	case mtu <= TunnelOverhead:
-		return DefaultMTU, nil
+	case mtu <= overhead:
+		mtu = ethernetMTU
 	}
-	return min(mtu, maxMTU) - TunnelOverhead, nil
+	return min(mtu, maxMTU) - overhead, nil
 }
 
 // smallerMTU returns the smallest MTU among mtu, unless 0, and those of routes that do not lead into the link own.

@@ -76,7 +76,7 @@ func linux() kernel {
 			return applied{a.Mark, a.Warnings, a.Remove}, nil
 		},
 		autoMTU: func(ctx context.Context, link string, mark uint32, endpoints []netip.Addr) (int, error) {
-			return setup.AutoMTU(ctx, "", link, mark, endpoints)
+			return setup.AutoMTU(ctx, "", link, mark, setup.WireGuardOverhead, endpoints)
 		},
 		lookup: func(ctx context.Context, name string) ([]netip.Addr, error) {
 			return net.DefaultResolver.LookupNetIP(ctx, "ip", name)
