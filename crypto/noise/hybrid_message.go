@@ -68,7 +68,7 @@ func decodeParameters(b *[parametersSize]byte) Parameters {
 	return Parameters{Suites: crypto.Suites(b[0]), Layer: b[1]}
 }
 
-// chosen returns an error unless choice is one suite of the offer.
+// allows returns [ErrParameters] unless choice is one suite of the offer.
 func (p Parameters) allows(choice Parameters) error {
 	if suite, ok := choice.Suites.Only(); !ok || !p.Suites.Has(suite) {
 		return ErrParameters

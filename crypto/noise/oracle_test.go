@@ -129,7 +129,7 @@ type vector struct {
 
 const vectorFile = "testdata/handshake.json"
 
-var update = flag.Bool("update", false, "write "+vectorFile+" anew, from the oracle")
+var update = flag.Bool("update", false, "write the vectors in testdata anew: WireGuard's from the oracle, the hybrid ones from the reference")
 
 func key(t testing.TB, s string) [crypto.KeySize]byte {
 	t.Helper()

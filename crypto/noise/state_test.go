@@ -277,6 +277,8 @@ func TestMessageType(t *testing.T) {
 		{1, 147, false}, {1, 148, true}, {1, 149, false}, {2, 91, false}, {2, 92, true}, {2, 93, false},
 		{3, 63, false}, {3, 64, true}, {3, 65, false},
 		{4, 31, false}, {4, 32, true}, {4, 33, true}, {4, 1452, true}, {4, 65535, true},
+		{5, 155, false}, {5, 156, true}, {5, 157, false}, {6, 1223, false}, {6, 1224, true}, {6, 1225, false},
+		{7, 1203, false}, {7, 1204, true}, {7, 1205, false}, {6, 156, false}, {6, 1204, false}, {7, 1224, false}, {8, 156, false},
 		{1, 0, false}, {1, 1, false}, {4, 3, false}, {4, 4, false},
 	} {
 		msg := make([]byte, c.length)
