@@ -107,7 +107,19 @@ func checkPlaces(t *testing.T, text []byte, f *File) {
 		if s := at(tunnel.Pos); f.Format == FormatYAML && !strings.HasPrefix(s, tunnel.Name) && !strings.Contains(s, "\\") {
 			t.Fatalf("%s should stand in %q", tunnel.Name, s)
 		}
+		wantAt := func(p Position, text string) {
+			if p == (Position{}) {
+				return
+			}
+			if s := at(p); !strings.HasPrefix(s, text) && !strings.ContainsAny(s, `\|>`) { // escaped, or a block's first line
+				t.Fatalf("%s should stand in %q", text, s)
+			}
+		}
+		wantAt(tunnel.WirePos, string(tunnel.Wire))
+		wantAt(tunnel.PostQuantumPos, "required")
 		for _, p := range tunnel.Peers {
+			wantAt(p.WirePos, string(p.Wire))
+			wantAt(p.PostQuantumPos, "required")
 			at(p.Pos)
 			at(p.PublicKeyPos)
 			for _, e := range p.Endpoints {
