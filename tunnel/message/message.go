@@ -57,7 +57,7 @@ type Hello struct {
 	Layer uint8  // LayerIP or LayerEthernet
 }
 
-// Ack acknowledges the numbered message Number and all before it.
+// Ack acknowledges the numbered message Number of the session it is sent under.
 type Ack struct {
 	Number uint64 // from 1
 }
@@ -65,13 +65,13 @@ type Ack struct {
 // Echo asks for a [Reply].
 type Echo struct {
 	ID   uint64
-	Sent uint64 // data messages sent under this session so far, this one included
+	Sent uint64 // data messages sent under this session so far
 }
 
 // Reply answers an [Echo].
 type Reply struct {
 	ID       uint64
-	Received uint64 // data messages authenticated under this session so far, the echo included
+	Received uint64 // data messages authenticated under this session so far
 }
 
 // Probe asks for a [Probed] if it arrives. [EncodeProbe] gives it its size.
