@@ -20,6 +20,14 @@ type Options struct {
 	// LinkUp is called, from a goroutine of its own, when the interface has come up again after it was down: the kernel has
 	// dropped its routes and IPv6 addresses meanwhile. nil is no call.
 	LinkUp func()
+	// Pushed is called, in order, with each document that a peer on the native wire has sent by [Tunnel.Push]. The peer is
+	// authenticated but not trusted, and may send one again. It is called from the control loop and must not block or call
+	// the tunnel. nil ignores them.
+	Pushed func(from crypto.PublicKey, subject string, document []byte)
+	// Agent is how this program names itself to peers on the native wire, at most 64 printable bytes.
+	Agent string
+	// Suites is what is offered on the native wire; zero measures which are fast here.
+	Suites crypto.Suites
 }
 
 // Change is one transaction on a running tunnel, with the semantics of the cross-platform userspace API's `set`
@@ -37,7 +45,8 @@ type Change struct {
 type PeerChange struct {
 	PublicKey         crypto.PublicKey
 	Remove            bool
-	UpdateOnly        bool // do nothing where the peer does not exist
+	UpdateOnly        bool  // do nothing where the peer does not exist
+	Wire              *Wire // a new peer has WireGuard's without it; another one ends the session
 	PresharedKey      *crypto.PresharedKey
 	Endpoint          *transport.Endpoint
 	Keepalive         *time.Duration // whole seconds up to 65535 s; 0 turns it off

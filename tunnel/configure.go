@@ -9,6 +9,7 @@ import (
 	"culvert/crypto"
 	"culvert/crypto/cookie"
 	"culvert/crypto/noise"
+	"culvert/tunnel/message"
 )
 
 // maxKeepalive is the longest persistent keepalive interval.
@@ -45,6 +46,9 @@ func (t *Tunnel) Configure(change Change) error {
 func (c *Change) validate() error {
 	for i := range c.Peers {
 		p := &c.Peers[i]
+		if p.Wire != nil && *p.Wire != WireGuard && *p.Wire != Culvert {
+			return fmt.Errorf("%w: peer %s: unknown wire", ErrInvalidChange, p.PublicKey)
+		}
 		if p.Keepalive != nil && (*p.Keepalive < 0 || *p.Keepalive > maxKeepalive || *p.Keepalive%time.Second != 0) {
 			return fmt.Errorf("%w: peer %s: keepalive %v is not whole seconds up to %v", ErrInvalidChange, p.PublicKey, *p.Keepalive, maxKeepalive)
 		}
@@ -166,6 +170,25 @@ func (t *Tunnel) changePeers(change *Change) {
 		}
 	}
 	edit.publish()
+	t.followWires()
+}
+
+// followWires has the socket fragment nothing where all peers are on the native wire, which finds out what the path takes.
+// WireGuard's wire relies on the network to fragment what is too large, and one socket can do either.
+func (t *Tunnel) followWires() {
+	whole := len(t.peers) > 0
+	for _, p := range t.peers {
+		whole = whole && p.wire() == Culvert
+	}
+	if whole == t.dontFragment {
+		return
+	}
+	t.dontFragment = whole
+	if b := t.bound.Load(); b != nil {
+		if err := b.socket.SetDontFragment(whole); err != nil {
+			t.logf("%s: the path's MTU cannot be found out reliably: %v", t.name(), err)
+		}
+	}
 }
 
 // changePeer applies one entry. With fresh the peer is to have nothing but what the entry says, though a session with it
@@ -195,6 +218,9 @@ func (t *Tunnel) changePeer(change *PeerChange, edit *routeEdit, fresh bool) {
 		if change.Keepalive == nil {
 			p.timers.setInterval(0)
 		}
+	}
+	if change.Wire != nil && *change.Wire != p.wire() {
+		p.setWire(*change.Wire)
 	}
 	if change.PresharedKey != nil {
 		p.setPresharedKey(*change.PresharedKey)
@@ -231,6 +257,19 @@ func (p *peer) setPresharedKey(k crypto.PresharedKey) {
 	p.mu.Unlock()
 }
 
+// setWire changes the protocol spoken with the peer. What it has of the other one ends at once.
+func (p *peer) setWire(w Wire) {
+	p.mu.Lock()
+	p.eraseKeys()
+	if w == Culvert {
+		p.native.Store(newNative(p.tunnel))
+	} else {
+		p.native.Store(nil)
+	}
+	p.mu.Unlock()
+	p.tunnel.attention.add(p)
+}
+
 // addPeer makes a peer with nothing but its key.
 func (t *Tunnel) addPeer(public crypto.PublicKey) *peer {
 	p := &peer{
@@ -253,6 +292,7 @@ func (t *Tunnel) removePeer(p *peer, edit *routeEdit) {
 	delete(t.peers, p.public)
 	t.peersMu.Unlock()
 	edit.removeAll(p)
+	t.sayGoodbye([]*peer{p}, message.ReasonRemoved)
 	p.mu.Lock()
 	p.removed = true
 	p.mu.Unlock()

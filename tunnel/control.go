@@ -10,7 +10,7 @@ import (
 )
 
 const (
-	// handshakeQueue bounds the handshake messages that wait, about 256 bytes each. From an eighth of it on the tunnel is
+	// handshakeQueue bounds the handshake messages that wait, about 1.3 KiB each. From an eighth of it on the tunnel is
 	// under load, and stays so for underLoadFor.
 	handshakeQueue = 1024
 	underLoadFrom  = handshakeQueue / 8
@@ -21,23 +21,29 @@ const (
 type handshakeMessage struct {
 	endpoint transport.Endpoint
 	size     int
-	bytes    [noise.InitiationSize]byte
+	bytes    [maxHandshake]byte
 }
+
+// maxHandshake is the size of the longest handshake message.
+const maxHandshake = noise.KEMSize
 
 // queueHandshake hands a handshake message to the control loop. Called by receiving workers: what is certainly not ours
 // (a wrong mac1, an index nobody has) is dropped before it takes up a place.
 func (t *Tunnel) queueHandshake(msg []byte, kind uint8, from *transport.Endpoint) {
 	switch kind {
-	case noise.TypeInitiation, noise.TypeResponse:
+	case noise.TypeInitiation, noise.TypeResponse, noise.TypeHybridInitiation, noise.TypeKEM, noise.TypeHybridResponse:
 		id := t.identity.Load()
 		if id == nil || !id.checker.CheckMAC1(msg) {
 			t.drops.add(DropInMAC1, 1)
 			return
 		}
 	}
-	if kind != noise.TypeInitiation && t.indices.lookup(noise.ReceiverIndex(msg)) == nil {
-		t.drops.add(DropInIndex, 1)
-		return
+	switch kind {
+	case noise.TypeResponse, noise.TypeHybridResponse, noise.TypeCookieReply:
+		if t.indices.lookup(noise.ReceiverIndex(msg)) == nil {
+			t.drops.add(DropInIndex, 1)
+			return
+		}
 	}
 	m := handshakeMessage{endpoint: *from, size: len(msg)}
 	copy(m.bytes[:], msg)
@@ -55,11 +61,14 @@ type control struct {
 	spare  []*peer
 
 	batch  *sendBatch
-	staged outbound // seals what waited for a handshake, as the datapath would have
+	staged outbound // seals what waited for a handshake, as the datapath would have, and control messages
 	nonce  session.Nonce
-	buf    [noise.InitiationSize]byte
+	buf    [noise.HybridInitiationSize + noise.KEMSize]byte
+
+	content []byte // the control message being sent, behind device.Headroom
 
 	limiter rateLimiter
+	slots   slotTable // second parts of initiations that are waited for
 
 	// The interface is up but its port could not be opened: when to try again, and why not last time.
 	retryPortAt time.Duration
@@ -74,7 +83,7 @@ const retryPortEvery = 2 * time.Second
 const controlBatch = 2 * transport.MaxTrainBytes
 
 func newControl(t *Tunnel) *control {
-	c := &control{tunnel: t, batch: newSendBatch(t, controlBatch)}
+	c := &control{tunnel: t, batch: newSendBatch(t, controlBatch), content: make([]byte, device.Headroom, 4<<10), slots: make(slotTable)}
 	c.staged = outbound{tunnel: t, batch: c.batch}
 	return c
 }
@@ -93,6 +102,8 @@ func (c *control) run() {
 			return
 		case m := <-t.handshakes:
 			c.handshake(&m, t.clock.now())
+		case m := <-t.controls:
+			c.control(&m, t.clock.now())
 		case <-t.attention.wake:
 			now := t.clock.now()
 			c.spare = t.attention.take(c.spare)
@@ -198,9 +209,17 @@ func (c *control) visit(p *peer, now time.Duration) {
 		}
 		p.timers.persist(now)
 	}
-	next := p.timers.next()
+	next := earlier(p.timers.next(), earlier(c.slots.expire(p, now), c.maintain(p, now)))
 	p.visitAt.Store(int64(next))
 	c.agenda.plan(p, next)
+}
+
+// earlier returns the earlier of two deadlines, of which 0 is none.
+func earlier(a, b time.Duration) time.Duration {
+	if a == 0 || b != 0 && b < a {
+		return b
+	}
+	return a
 }
 
 // giveUp drops what waited for a handshake that never completed.

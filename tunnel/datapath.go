@@ -11,15 +11,24 @@ import (
 	"culvert/transport"
 	"culvert/tunnel/device"
 	"culvert/tunnel/ecn"
+	"culvert/tunnel/fragment"
 	"culvert/tunnel/icmp"
 	"culvert/tunnel/ippacket"
+	"culvert/tunnel/pathmtu"
+	"culvert/tunnel/payload"
 )
 
 // This file is the packet's whole way, both directions. Outbound is one goroutine per device queue, inbound one per
 // receiver; each runs its packets to completion and owns all it writes to, but for counters and timers, which are atomics.
 
-// paddingMultiple is what a plaintext's length is padded to (WireGuard paper §5.4.6).
-const paddingMultiple = 16
+const (
+	// paddingMultiple is what a plaintext's length is padded to (WireGuard paper §5.4.6).
+	paddingMultiple = 16
+	// maxTail bounds what sealing writes behind a packet: a fragment's tail, padding, the trailer.
+	maxTail = fragment.Overhead + payload.MaxPadding
+	// bare is the content of WireGuard's wire, which needs no trailer: an IP packet tells its own length.
+	bare payload.Kind = 0
+)
 
 // receiveTrains is how many trains are received at once: enough to fill a super-packet from single datagrams, while
 // what is received still fits the second-level cache when it is opened.
@@ -35,8 +44,8 @@ type outbound struct {
 	segments device.Segments
 	batch    *sendBatch
 	nonce    session.Nonce
-	buf      []byte                // the packet being sent, device.BufferSize
-	kept     [paddingMultiple]byte // what padding overwrote
+	buf      []byte        // the packet being sent, device.BufferSize
+	kept     [maxTail]byte // what padding and the trailer overwrote
 	answer   [device.Headroom + icmp.MaxSize6 + device.Tailroom]byte
 }
 
@@ -112,19 +121,36 @@ func (w *outbound) packet(lo, hi int, o device.Offload, now time.Duration) {
 // where kp has no counters left, with nothing sent.
 func (w *outbound) sealPacket(p *peer, kp *keypair, ep *transport.Endpoint, lo, hi int, o device.Offload, now time.Duration) bool {
 	t := w.tunnel
-	mtu, tos := int(t.mtu.Load()), ecn.Outer(ippacket.TrafficClass(w.buf[lo:hi]))
-	if err := w.segments.Reset(w.buf, lo, hi, o); err != nil {
+	tos := ecn.Outer(ippacket.TrafficClass(w.buf[lo:hi]))
+	kind, limit, limits := bare, int(t.mtu.Load()), device.Limits{}
+	if kp.native != nil {
+		limit = kp.native.plaintextLimit()
+		limits = device.Limits{Elide: true, MaxPacket: limit - payload.TrailerSize}
+		if limits.MaxPacket < int(t.mtu.Load()) && o.GSO == device.GSONone {
+			w.adapt(kp.native, w.buf[lo:hi], o, limits.MaxPacket, now)
+		}
+	}
+	if err := w.segments.ResetFor(w.buf, lo, hi, o, limits); err != nil {
 		t.drops.add(DropOutMalformed, 1)
 		return true
 	}
+	if kp.native != nil {
+		kind = payload.IP
+		if w.segments.Elided() {
+			kind = payload.IPElided
+		}
+		kp.native.noteSize(w.segments.Largest())
+		if w.segments.Largest() > limits.MaxPacket {
+			return w.sealLarge(p, kp, kind, ep, tos, limit, now)
+		}
+	}
 	count, sent := w.segments.Count(), 0
-	const headers = 512 // at most, which each segment but the first repeats
-	counter, ok := kp.Reserve(count, hi-lo+(count-1)*headers+count*(paddingMultiple+noise.TagSize))
+	counter, ok := kp.Reserve(count, count*(w.segments.Largest()+maxTail+noise.TagSize))
 	if !ok {
 		return false
 	}
 	for lo, hi, ok := w.segments.Next(); ok; lo, hi, ok = w.segments.Next() {
-		size := w.seal(kp, counter, lo, hi, mtu, ep, tos)
+		size := w.seal(kp, counter, lo, hi, kind, limit, ep, tos)
 		if size == 0 { // erased this moment
 			t.drops.add(DropOutSessionEnded, 1)
 			count--
@@ -133,22 +159,122 @@ func (w *outbound) sealPacket(p *peer, kp *keypair, ep *transport.Endpoint, lo, 
 		counter++
 	}
 	p.sentDatagrams(kp, count, sent, now)
-	p.schedule(p.timers.dataSent(now))
+	p.sentData(now)
 	return true
 }
 
+// sealLarge is the rest of sealPacket where segments are larger than the path takes: those go as fragments.
+func (w *outbound) sealLarge(p *peer, kp *keypair, kind payload.Kind, ep *transport.Endpoint, tos uint8, limit int, now time.Duration) bool {
+	messages, sent, first := 0, 0, true
+	for lo, hi, ok := w.segments.Next(); ok; lo, hi, ok = w.segments.Next() {
+		n, size, ok := w.sealContent(kp, kind, lo, hi, limit, ep, tos)
+		if !ok {
+			if first {
+				return false
+			}
+			w.tunnel.drops.add(DropOutSessionEnded, 1)
+		}
+		messages, sent, first = messages+n, sent+size, false
+	}
+	p.sentDatagrams(kp, messages, sent, now)
+	p.sentData(now)
+	return true
+}
+
+// sealContent seals one content of the native wire, w.buf[lo:hi], into the batch, in fragments where its plaintext would be
+// longer than limit. It returns how many messages that made and their bytes; ok is false where kp has no counters left.
+func (w *outbound) sealContent(kp *keypair, kind payload.Kind, lo, hi, limit int, ep *transport.Endpoint, tos uint8) (messages, size int, ok bool) {
+	if hi-lo+payload.TrailerSize > limit {
+		return w.sealFragments(kp, kind, lo, hi, limit, ep, tos)
+	}
+	counter, ok := kp.Reserve(1, hi-lo+maxTail+noise.TagSize)
+	if !ok {
+		return 0, 0, false
+	}
+	if size = w.seal(kp, counter, lo, hi, kind, limit, ep, tos); size == 0 {
+		w.tunnel.drops.add(DropOutSessionEnded, 1)
+		return 0, 0, true
+	}
+	return 1, size, true
+}
+
+// sealFragments cuts the plaintext that w.buf[lo:hi] would be into messages of its own.
+func (w *outbound) sealFragments(kp *keypair, kind payload.Kind, lo, hi, limit int, ep *transport.Endpoint, tos uint8) (messages, size int, ok bool) {
+	count, piece, ok := fragment.Count(hi-lo+payload.TrailerSize, limit)
+	if !ok {
+		w.tunnel.drops.add(DropOutTooLarge, 1)
+		return 0, 0, true
+	}
+	counter, ok := kp.Reserve(count, hi-lo+payload.TrailerSize+count*(maxTail+noise.TagSize))
+	if !ok {
+		return 0, 0, false
+	}
+	id := kp.native.fragments.Add(1)
+	behind := w.buf[hi]
+	w.buf[hi] = payload.Trailer(kind, 0)
+	end := hi + payload.TrailerSize
+	for i := range count {
+		from := lo + i*piece
+		to := min(from+piece, end)
+		pad := payload.Padding(to-from+fragment.Overhead-payload.TrailerSize, limit)
+		tail := w.buf[to : to+fragment.Overhead+pad] // the next fragment's first bytes
+		copy(w.kept[:], tail)
+		fragment.PutTail(tail, id, uint8(i), i == count-1, pad)
+		n := kp.Seal(w.batch.room(to-from+len(tail)+session.Overhead), counter+uint64(i), w.buf[from:to+len(tail)], &w.nonce)
+		copy(tail, w.kept[:])
+		if n == 0 {
+			w.tunnel.drops.add(DropOutSessionEnded, 1)
+			break
+		}
+		w.batch.add(n, ep, tos)
+		messages++
+		size += n
+	}
+	w.buf[hi] = behind
+	return messages, size, true
+}
+
 // seal adds the finished packet w.buf[lo:hi] to the batch, padded and sealed, and returns the message's length.
-func (w *outbound) seal(kp *keypair, counter uint64, lo, hi, mtu int, ep *transport.Endpoint, tos uint8) int {
-	pad := padding(hi-lo, mtu)
-	tail := w.buf[hi : hi+pad] // the next segment's first bytes
+func (w *outbound) seal(kp *keypair, counter uint64, lo, hi int, kind payload.Kind, limit int, ep *transport.Endpoint, tos uint8) int {
+	pad, trailer := 0, 0
+	if kind == bare {
+		pad = padding(hi-lo, limit)
+	} else {
+		pad, trailer = payload.Padding(hi-lo, limit), payload.TrailerSize
+	}
+	end := hi + pad + trailer
+	tail := w.buf[hi:end] // the next segment's first bytes
 	copy(w.kept[:], tail)
 	clear(tail)
-	size := kp.Seal(w.batch.room(hi-lo+pad+session.Overhead), counter, w.buf[lo:hi+pad], &w.nonce)
+	if kind != bare {
+		tail[pad] = payload.Trailer(kind, pad)
+	}
+	size := kp.Seal(w.batch.room(end-lo+session.Overhead), counter, w.buf[lo:end], &w.nonce)
 	copy(tail, w.kept[:])
 	if size > 0 {
 		w.batch.add(size, ep, tos)
 	}
 	return size
+}
+
+// adapt makes the sender of a packet for a path that takes packets of at most largest bytes, less than the interface's MTU,
+// send smaller ones: by the MSS of a TCP connection that begins, or by telling it. The packet itself arrives in any case.
+// Before the path's MTU is known well nobody is told, since hosts remember what they were told for minutes.
+func (w *outbound) adapt(n *native, packet []byte, o device.Offload, largest int, now time.Duration) {
+	if !n.settled.Load() {
+		return
+	}
+	if len(packet) <= largest {
+		pathmtu.ClampMSS(packet, largest, o.NeedsChecksum)
+		return
+	}
+	if !icmp.Answerable(packet) || !w.tunnel.icmp.Allow(now) {
+		return
+	}
+	_, dst, _, _ := ippacket.Parse(packet)
+	if answer, ok := icmp.TooBig(w.answer[:device.Headroom], packet, largest, dst); ok {
+		w.queue.Write(answer, device.Headroom, len(answer), device.Offload{}) // lost like any ICMP error may be
+	}
 }
 
 // padding returns how many zero bytes follow a packet of n bytes: up to the next multiple of 16, but not past the MTU, lest
@@ -159,6 +285,14 @@ func padding(n, mtu int) int {
 		pad = max(mtu-n, 0) & (paddingMultiple - 1)
 	}
 	return pad
+}
+
+// sentData notes that data (not only keepalives or control messages) was sent.
+func (p *peer) sentData(now time.Duration) {
+	p.schedule(p.timers.dataSent(now))
+	if n := p.native.Load(); n != nil {
+		p.schedule(n.dataTraversed(now))
+	}
 }
 
 // sentDatagrams notes count data messages, keepalives included, of together size bytes sealed under kp.
@@ -185,12 +319,13 @@ func (w *outbound) unreachable(packet []byte, reason icmp.Reason, dst netip.Addr
 
 // inbound takes datagrams of one receiver to the device.
 type inbound struct {
-	tunnel    *Tunnel
-	receiver  transport.Receiver
-	coalescer *device.Coalescer
-	trains    [receiveTrains]transport.Train
-	nonce     session.Nonce
-	streak    streak
+	tunnel      *Tunnel
+	receiver    transport.Receiver
+	coalescer   *device.Coalescer
+	reassembler *fragment.Reassembler[*keypair]
+	trains      [receiveTrains]transport.Train
+	nonce       session.Nonce
+	streak      streak
 
 	// The last source that was looked up, and in which table.
 	table  *bart.Table[*peer]
@@ -255,24 +390,93 @@ func (w *inbound) data(msg []byte, train *transport.Train, now time.Duration) {
 	}
 	size := len(msg) - session.Overhead
 	slot := w.coalescer.Slot(size)
-	packet, err := kp.Open(slot[:0], msg, &w.nonce)
+	plaintext, err := kp.Open(slot[:0], msg, &w.nonce)
 	if err != nil {
 		w.coalescer.Discard()
 		t.drops.add(openFailure(err), 1)
 		return
 	}
-	w.arrived(kp, &train.Endpoint, len(msg), size > 0, now)
-	if size == 0 { // keepalive
+	kind, content, ok := bare, plaintext, true
+	if kp.native != nil && size > 0 {
+		kind, content, ok = payload.Split(plaintext)
+	}
+	w.arrived(kp, &train.Endpoint, len(msg), size > 0 && kind != payload.Control, now)
+	switch {
+	case size == 0: // keepalive
 		w.coalescer.Discard()
+	case !ok:
+		w.refuse(DropInKind)
+	case kind == payload.Fragment:
+		w.fragment(kp, content, train.TOS, now)
+	case kind == payload.Control:
+		w.coalescer.Discard()
+		t.queueControl(kp, content, now)
+	default:
+		w.deliver(kp, kind, content, train.TOS)
+	}
+}
+
+// refuse drops what the slot holds.
+func (w *inbound) refuse(why DropReason) {
+	w.coalescer.Discard()
+	w.tunnel.drops.add(why, 1)
+}
+
+// deliver takes a packet, in the slot, to the device.
+func (w *inbound) deliver(kp *keypair, kind payload.Kind, content []byte, tos uint8) {
+	if kind == payload.Ethernet || kind == payload.EthernetElided {
+		w.refuse(DropInLayer)
 		return
 	}
-	size, why := w.admit(packet, kp.peer, train.TOS)
+	size, why := w.admit(content, kp.peer, tos)
 	if size == 0 {
-		w.coalescer.Discard()
-		t.drops.add(why, 1)
+		w.refuse(why)
 		return
 	}
-	w.delivered(w.coalescer.Commit(size))
+	if n := kp.native; n != nil {
+		if size != len(content) { // the trailer says how long it is; two opinions are one too many
+			w.refuse(DropInMalformed)
+			return
+		}
+		if largest := n.plaintextLimit() - payload.TrailerSize; largest < int(w.tunnel.mtu.Load()) && n.settled.Load() {
+			pathmtu.ClampMSS(content, largest, kind == payload.IPElided)
+		}
+	}
+	if kind != payload.IPElided {
+		w.delivered(w.coalescer.Commit(size))
+		return
+	}
+	if _, _, ok := device.Elided(content); !ok {
+		w.refuse(DropInMalformed)
+		return
+	}
+	w.delivered(w.coalescer.CommitElided(size))
+}
+
+// fragment keeps a part of a content that came in the slot, and takes the whole on its way when the last part is there.
+func (w *inbound) fragment(kp *keypair, content []byte, tos uint8, now time.Duration) {
+	piece, id, index, last, ok := fragment.ParseTail(content)
+	if !ok {
+		w.refuse(DropInFragment)
+		return
+	}
+	whole, lost := w.reassembler.Add(kp, id, index, last, piece, now)
+	w.coalescer.Discard()
+	w.tunnel.countLost(lost)
+	if whole == nil {
+		return
+	}
+	kind, content, ok := payload.Split(whole)
+	switch {
+	case !ok || kind == payload.Fragment:
+		w.tunnel.drops.add(DropInKind, 1)
+	case kind == payload.Control:
+		w.tunnel.queueControl(kp, content, now)
+	default:
+		slot := w.coalescer.Slot(len(content))
+		copy(slot, content)
+		w.deliver(kp, kind, slot, tos)
+	}
 }
 
 // openFailure is the reason for which Open refused.
@@ -336,12 +540,16 @@ func (w *inbound) noteArrivals(now time.Duration) {
 	}
 	w.streak = streak{}
 	p := a.keypair.peer
+	a.keypair.received.Add(uint64(a.messages))
 	p.receivedPackets.Add(uint64(a.messages))
 	p.receivedBytes.Add(uint64(a.bytes))
 	p.timers.authenticatedReceived()
 	p.schedule(p.timers.traversed(now))
 	if a.data {
 		p.schedule(p.timers.dataReceived(now))
+		if n := a.keypair.native; n != nil {
+			p.schedule(n.dataTraversed(now))
+		}
 	}
 	if a.keypair.staleToReceive(now) && p.askedLastMinute.CompareAndSwap(false, true) {
 		p.requestHandshake(now)

@@ -19,6 +19,8 @@ const (
 	DropOutPeerRemoved                    // the peer went away while the packet waited
 	DropOutTunnelDown                     // the interface is down
 	DropOutStagedMemory                   // all peers' waiting packets together reached their bound
+	DropOutTooBig                         // the interface to the underlay takes no datagram as large
+	DropOutTooLarge                       // more fragments than a packet may have
 	// Inbound: from the underlay.
 	DropInMessage       // no message of this protocol: type, reserved bytes or length
 	DropInIndex         // unknown receiver index
@@ -37,6 +39,15 @@ const (
 	DropInUnknownPeer   // initiation from a key that is no peer's
 	DropInOldInitiation // initiation with a timestamp not newer than the last, or too soon after it
 	DropInCookie        // cookie reply that does not verify
+	DropInWire          // handshake message of another wire than the peer's
+	DropInMAC2          // handshake message of the native wire with a mac2 neither zero nor right
+	DropInKEM           // second part of an initiation whose first is not here
+	DropInKind          // content of a kind that is not known, or too short for its trailer
+	DropInLayer         // Ethernet frame for an IP tunnel
+	DropInFragment      // malformed fragment, or one that contradicts another of its packet
+	DropInReassembly    // packet of which fragments were missing for too long, or pushed out by others
+	DropInControl       // malformed control message
+	DropInControlRate   // control message beyond the peer's rate, or while the queue of them was full
 	dropReasons
 )
 
@@ -53,6 +64,8 @@ var dropNames = [dropReasons]string{
 	DropOutPeerRemoved:  "out: peer removed",
 	DropOutTunnelDown:   "out: tunnel down",
 	DropOutStagedMemory: "out: memory for waiting packets full",
+	DropOutTooBig:       "out: too large for the underlay's interface",
+	DropOutTooLarge:     "out: too large for fragments",
 	DropInMessage:       "in: not a message",
 	DropInIndex:         "in: unknown receiver index",
 	DropInExpired:       "in: session expired",
@@ -70,6 +83,15 @@ var dropNames = [dropReasons]string{
 	DropInUnknownPeer:   "in: unknown peer",
 	DropInOldInitiation: "in: old or hurried initiation",
 	DropInCookie:        "in: bad cookie reply",
+	DropInWire:          "in: handshake of another wire",
+	DropInMAC2:          "in: wrong mac2",
+	DropInKEM:           "in: second part without first",
+	DropInKind:          "in: unknown kind of content",
+	DropInLayer:         "in: frame for an IP tunnel",
+	DropInFragment:      "in: bad fragment",
+	DropInReassembly:    "in: fragments missing",
+	DropInControl:       "in: malformed control message",
+	DropInControlRate:   "in: control message rate limit",
 }
 
 // String returns the reason as status shows it.

@@ -34,14 +34,15 @@ func (c *control) initiate(p *peer, now time.Duration) {
 		return
 	}
 	if t.bound.Load() == nil { // down, or coming up
-		p.schedule(p.timers.initiationSent(now, t.jitter()))
+		p.timers.attempts.Add(1)
+		p.schedule(p.timers.initiationSent(now, p.retryAfter()+t.jitter()))
 		return
 	}
-	if last != 0 && now-last < session.RekeyTimeout {
+	if last != 0 && now-last < p.retryAfter() {
 		// Often a response was just sent, and its session is about to be confirmed. Should that fail, what waits here needs
 		// another initiation.
 		if len(p.staged.packets) > 0 && p.timers.retransmit.Load() == 0 {
-			p.schedule(p.timers.initiationDue(last + session.RekeyTimeout + t.jitter()))
+			p.schedule(p.timers.initiationDue(last + p.retryAfter() + t.jitter()))
 		}
 		return
 	}
@@ -61,14 +62,19 @@ func (c *control) initiate(p *peer, now time.Duration) {
 		t.notifyFailing(p)
 	}
 	p.lastInitiation.Store(int64(now))
+	p.timers.attempts.Add(1)
 	// Armed also where making the message fails, or a peer with a useless key would be tried again at once.
-	p.schedule(p.timers.initiationSent(now, t.jitter()))
+	p.schedule(p.timers.initiationSent(now, p.retryAfter()+t.jitter()))
 	index, err := t.indices.reserve(p)
 	if err != nil {
 		t.debugf("%s: peer %s: %v", t.name(), shortKey(p.public), err)
 		return
 	}
-	msg, pending, err := p.remote.Initiate(c.buf[:0], index, p.nextTimestamp(t.clock.wall()), t.ephemeral)
+	make := c.wireGuardInitiate
+	if p.wire() == Culvert {
+		make = c.hybridInitiate
+	}
+	pending, err := make(p, index, ep, now)
 	if err != nil {
 		t.indices.release(index)
 		t.debugf("%s: peer %s: cannot make an initiation: %v", t.name(), shortKey(p.public), err)
@@ -76,10 +82,32 @@ func (c *control) initiate(p *peer, now time.Duration) {
 	}
 	p.cancelPending()
 	p.pending = pending
-	p.stamper.Stamp(msg, now)
 	t.statistics.initiationsSent.Add(1)
-	c.sendHandshake(p, msg, ep, now)
 	t.debugf("%s: peer %s: initiation sent to %v", t.name(), shortKey(p.public), ep)
+}
+
+// wireGuardInitiate makes an initiation and sends it. The peer's lock is held.
+func (c *control) wireGuardInitiate(p *peer, index uint32, ep *transport.Endpoint, now time.Duration) (pendingHandshake, error) {
+	t := c.tunnel
+	msg, pending, err := p.remote.Initiate(c.buf[:0], index, p.nextTimestamp(t.clock.wall()), t.ephemeral)
+	if err != nil {
+		return nil, err
+	}
+	p.stamper.Stamp(msg, now)
+	c.sendHandshake(p, msg, ep, now)
+	return wireGuardPending{pending}, nil
+}
+
+// retryAfter is how long after an initiation the next one may follow. On WireGuard's wire that is always the same; on the
+// native one an initiation is two datagrams, so it starts with shorter times.
+func (p *peer) retryAfter() time.Duration {
+	if p.wire() == Culvert {
+		switch attempts := p.timers.attempts.Load(); attempts {
+		case 0, 1, 2, 3:
+			return time.Second << max(attempts-1, 0)
+		}
+	}
+	return session.RekeyTimeout
 }
 
 // nextTimestamp returns the timestamp of an initiation made at the wall-clock time, but one later than the last one's in any
@@ -122,13 +150,20 @@ func (c *control) handshake(m *handshakeMessage, now time.Duration) {
 		c.cookieReply(m, msg, now)
 		return
 	}
-	if !c.admit(id, m, msg, now) {
+	if kind == noise.TypeKEM { // it carries no mac2; its slot says that the first part was admitted
+		c.kem(m, msg, now)
 		return
 	}
-	if kind == noise.TypeInitiation {
+	if !c.admit(id, m, msg, kind, now) {
+		return
+	}
+	switch kind {
+	case noise.TypeInitiation:
 		c.initiation(id, m, msg, now)
-	} else {
-		c.response(m, msg, now)
+	case noise.TypeHybridInitiation:
+		c.hybridInitiation(id, m, msg, now)
+	default:
+		c.response(m, msg, kind, now)
 	}
 }
 
@@ -136,17 +171,21 @@ func (c *control) handshake(m *handshakeMessage, now time.Duration) {
 func (t *Tunnel) underLoad(now time.Duration) bool { return now < time.Duration(t.loadUntil.Load()) }
 
 // admit sheds load (paper §5.3): while there is more than can be answered, a source has to show that it receives at its
-// address, and then gets its share.
-func (c *control) admit(id *identity, m *handshakeMessage, msg []byte, now time.Duration) bool {
+// address, and then gets its share. On the native wire a mac2 must be right or zero at any time.
+func (c *control) admit(id *identity, m *handshakeMessage, msg []byte, kind uint8, now time.Duration) bool {
 	t := c.tunnel
 	if len(t.handshakes) >= underLoadFrom {
 		t.loadUntil.Store(int64(now + underLoadFor))
 	}
-	if !t.underLoad(now) {
-		return true
+	loaded, why := t.underLoad(now), DropInUnderLoad
+	proven := false
+	if loaded {
+		proven = id.checker.CheckMAC2(msg, m.endpoint.Remote, now)
+	} else {
+		proven, why = !hybrid(kind) || id.checker.AcceptsMAC2(msg, m.endpoint.Remote, now), DropInMAC2
 	}
-	if !id.checker.CheckMAC2(msg, m.endpoint.Remote, now) {
-		t.drops.add(DropInUnderLoad, 1)
+	if !proven {
+		t.drops.add(why, 1)
 		reply, err := id.checker.Reply(c.buf[:0], msg, m.endpoint.Remote, now)
 		if err != nil {
 			return false
@@ -155,7 +194,7 @@ func (c *control) admit(id *identity, m *handshakeMessage, msg []byte, now time.
 		c.send(reply, &m.endpoint)
 		return false
 	}
-	if !c.limiter.allow(m.endpoint.Remote.Addr(), now) {
+	if loaded && !c.limiter.allow(m.endpoint.Remote.Addr(), now) {
 		t.drops.add(DropInRateLimit, 1)
 		return false
 	}
@@ -182,16 +221,19 @@ func (c *control) initiation(id *identity, m *handshakeMessage, msg []byte, now 
 		t.drops.add(DropInHandshake, 1)
 		return
 	}
+	if p.wire() != WireGuard {
+		t.drops.add(DropInWire, 1)
+		return
+	}
 	timestamp, err := responder.Verify(p.remote)
 	if err != nil {
 		t.drops.add(DropInHandshake, 1)
 		return
 	}
-	if !timestamp.After(p.lastTimestamp) || p.lastConsumed != 0 && now-p.lastConsumed < initiationInterval {
+	if !p.acceptTimestamp(timestamp, now) {
 		t.drops.add(DropInOldInitiation, 1)
 		return
 	}
-	p.lastTimestamp, p.lastConsumed = timestamp, now
 	t.statistics.initiationsReceived.Add(1)
 	p.heardHandshake(m, now)
 
@@ -205,10 +247,25 @@ func (c *control) initiation(id *identity, m *handshakeMessage, msg []byte, now 
 		t.drops.add(DropInHandshake, 1)
 		return
 	}
-	remote := responder.RemoteIndex()
-	if !c.derive(p, &keys, false, index, remote, now) {
+	if !c.derive(p, &keys, derived{local: index, remote: responder.RemoteIndex()}, now) {
 		return
 	}
+	c.respond(p, m, answer, now)
+}
+
+// acceptTimestamp takes the timestamp of a verified initiation, unless it is not newer than the last one's or comes too soon
+// after it. The lock is held.
+func (p *peer) acceptTimestamp(ts tai64n.Timestamp, now time.Duration) bool {
+	if !ts.After(p.lastTimestamp) || p.lastConsumed != 0 && now-p.lastConsumed < initiationInterval {
+		return false
+	}
+	p.lastTimestamp, p.lastConsumed = ts, now
+	return true
+}
+
+// respond sends the response to an initiation. The peer's lock is held.
+func (c *control) respond(p *peer, m *handshakeMessage, answer []byte, now time.Duration) {
+	t := c.tunnel
 	p.stamper.Stamp(answer, now)
 	p.lastInitiation.Store(int64(now))
 	t.statistics.responsesSent.Add(1)
@@ -218,7 +275,7 @@ func (c *control) initiation(id *identity, m *handshakeMessage, msg []byte, now 
 
 // response completes a handshake this end began. A response that does not verify leaves the handshake waiting: anyone may
 // send one who saw the initiation.
-func (c *control) response(m *handshakeMessage, msg []byte, now time.Duration) {
+func (c *control) response(m *handshakeMessage, msg []byte, kind uint8, now time.Duration) {
 	t := c.tunnel
 	index := noise.ReceiverIndex(msg)
 	entry := t.indices.lookup(index)
@@ -233,7 +290,11 @@ func (c *control) response(m *handshakeMessage, msg []byte, now time.Duration) {
 		t.drops.add(DropInIndex, 1)
 		return
 	}
-	keys, remote, err := p.pending.Consume(msg, p.psk)
+	if hybrid(kind) != (p.wire() == Culvert) {
+		t.drops.add(DropInWire, 1)
+		return
+	}
+	keys, d, err := p.pending.consume(p, msg)
 	if err != nil {
 		t.drops.add(DropInHandshake, 1)
 		return
@@ -241,30 +302,41 @@ func (c *control) response(m *handshakeMessage, msg []byte, now time.Duration) {
 	p.pending = nil
 	t.statistics.responsesReceived.Add(1)
 	p.heardHandshake(m, now)
-	if !c.derive(p, &keys, true, index, remote, now) {
+	if !c.derive(p, &keys, d, now) {
 		return
 	}
 	p.completed(now)
 	t.debugf("%s: peer %s: handshake completed with %v", t.name(), shortKey(p.public), &m.endpoint)
 }
 
+// derived is what a finished handshake says of its session, besides the keys. The suite is the only one on WireGuard's wire.
+type derived struct {
+	suite         crypto.Suite
+	initiator     bool
+	local, remote uint32 // indices
+}
+
 // derive makes a session of a handshake's keys and puts it in its place; as initiator it sends at once what waited, or
 // a keepalive, since only that lets the far end send. The peer's lock is held.
-func (c *control) derive(p *peer, keys *noise.Keys, initiator bool, local, remote uint32, now time.Duration) bool {
+func (c *control) derive(p *peer, keys *noise.Keys, d derived, now time.Duration) bool {
 	t := c.tunnel
-	s, err := session.New(keys, crypto.ChaCha20Poly1305, initiator, local, remote, now)
+	s, err := session.New(keys, d.suite, d.initiator, d.local, d.remote, now)
 	if err != nil {
-		t.indices.release(local)
+		t.indices.release(d.local)
 		t.drops.add(DropInHandshake, 1)
 		return false
 	}
 	kp := &keypair{Session: s, peer: p}
-	kp.unconfirmed.Store(!initiator)
-	t.indices.establish(local, kp)
-	if initiator {
+	if kp.native = p.native.Load(); kp.native != nil {
+		kp.serial = kp.native.known()
+	}
+	kp.unconfirmed.Store(!d.initiator)
+	t.indices.establish(d.local, kp)
+	if d.initiator {
 		// What waited goes out before the datapath sees the session, so that nothing overtakes it.
 		c.sealStaged(p, kp, now)
 		p.install(kp)
+		c.begin(p, kp, now)
 		if ep := p.endpoint.Load(); kp.Sent() == 0 && ep != nil {
 			if counter, ok := kp.Reserve(1, noise.TagSize); ok {
 				c.sealKeepalive(p, kp, ep, counter, now)

@@ -15,7 +15,10 @@ import (
 type keypair struct {
 	*session.Session
 	peer     *peer
+	native   *native       // nil on WireGuard's wire
+	serial   uint64        // tells the sessions of native apart
 	patience time.Duration // added to RekeyAfterTime
+	received atomic.Uint64 // messages authenticated under it
 	// unconfirmed: this end was the responder and nothing has come in under the keypair yet.
 	unconfirmed atomic.Bool
 	// retired: it may receive, but no longer send (the private key has changed).
@@ -37,7 +40,7 @@ func (k *keypair) mayReceive(now time.Duration) bool { return now-k.Created < se
 // staleToSend reports whether sending asks for a new handshake (paper §6.2): only the initiator does so by time, lest both
 // ends start at once.
 func (k *keypair) staleToSend(now time.Duration) bool {
-	return k.Sent() > session.RekeyAfterMessages || k.Initiator && now-k.Created >= session.RekeyAfterTime+k.patience
+	return k.RekeyDue() || k.Initiator && now-k.Created >= session.RekeyAfterTime+k.patience
 }
 
 // staleToReceive reports whether receiving asks for a new handshake, so that a one-way stream does not run into

@@ -42,7 +42,7 @@ func (t *Tunnel) ownDatagram(packet []byte) bool {
 	_, dst, _, _ := ippacket.Parse(packet)
 	return t.endpoints.any(netip.AddrPortFrom(dst.Unmap(), binary.BigEndian.Uint16(packet[header+2:])), func(p *peer) bool {
 		switch binary.LittleEndian.Uint32(message) {
-		case noise.TypeInitiation, noise.TypeResponse: // the sender's index
+		case noise.TypeInitiation, noise.TypeResponse, noise.TypeHybridInitiation, noise.TypeKEM, noise.TypeHybridResponse: // the sender's index
 			entry := t.indices.lookup(index)
 			return entry != nil && entry.peer == p
 		case noise.TypeData: // the receiver's

@@ -9,7 +9,6 @@ import (
 	"culvert/crypto"
 	"culvert/crypto/cookie"
 	"culvert/crypto/noise"
-	"culvert/crypto/session"
 	"culvert/crypto/tai64n"
 	"culvert/transport"
 	"culvert/tunnel/device"
@@ -27,6 +26,7 @@ type peer struct {
 	current  atomic.Pointer[keypair]            // what is sent with; nil without a session
 	waiting  atomic.Bool                        // packets are staged, and go before any other
 	timers   timers
+	native   atomic.Pointer[native] // nil on WireGuard's wire
 
 	sentBytes, sentPackets         atomic.Uint64 // UDP payload bytes; messages
 	receivedBytes, receivedPackets atomic.Uint64
@@ -47,7 +47,8 @@ type peer struct {
 	stamper       *cookie.Stamper
 	next          *keypair
 	previous      *keypair
-	pending       *noise.Initiator // awaits a response
+	pending       pendingHandshake // awaits a response; nil: none
+	slot          slot             // awaits the second part of an initiation
 	lastTimestamp tai64n.Timestamp
 	sentTimestamp tai64n.Timestamp // of the last initiation sent
 	lastConsumed  time.Duration    // when an initiation was last accepted
@@ -72,7 +73,7 @@ func (p *peer) schedule(at time.Duration) {
 
 // requestHandshake asks the control loop for a new session, unless an initiation is under way.
 func (p *peer) requestHandshake(now time.Duration) {
-	if last := p.lastInitiation.Load(); last != 0 && now-time.Duration(last) < session.RekeyTimeout {
+	if last := p.lastInitiation.Load(); last != 0 && now-time.Duration(last) < p.retryAfter() {
 		return
 	}
 	if p.wantHandshake.CompareAndSwap(false, true) {
@@ -121,9 +122,22 @@ func (p *peer) clearStaged() int {
 	return n
 }
 
+// wire is the protocol spoken with the peer.
+func (p *peer) wire() Wire {
+	if p.native.Load() != nil {
+		return Culvert
+	}
+	return WireGuard
+}
+
 // setEndpoint changes where the peer is sent to; nil forgets it.
 func (p *peer) setEndpoint(ep *transport.Endpoint) {
+	old := p.endpoint.Load()
 	p.tunnel.endpoints.set(p, ep)
+	if n := p.native.Load(); n != nil && ep != nil && (old == nil || old.Remote != ep.Remote) {
+		n.moved.Store(true) // another path may take less
+		p.tunnel.attention.add(p)
+	}
 }
 
 // heard moves the peer to the endpoint an authenticated message came from. A source address that changed routes have made
@@ -235,6 +249,7 @@ func (p *peer) cancelPending() {
 // eraseKeys forgets all sessions and the handshake under way. The lock is held.
 func (p *peer) eraseKeys() {
 	p.cancelPending()
+	p.eraseSlot()
 	p.discard(p.next)
 	p.discard(p.current.Swap(nil))
 	p.discard(p.previous)
@@ -245,6 +260,7 @@ func (p *peer) eraseKeys() {
 // retireKeys lets no session send any more: the next packet makes a new one. The lock is held.
 func (p *peer) retireKeys() {
 	p.cancelPending()
+	p.eraseSlot()
 	p.discard(p.next)
 	p.next = nil
 	if kp := p.current.Load(); kp != nil {

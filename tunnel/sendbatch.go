@@ -1,6 +1,8 @@
 package tunnel
 
 import (
+	"errors"
+
 	"culvert/transport"
 )
 
@@ -61,8 +63,21 @@ func (b *sendBatch) add(size int, ep *transport.Endpoint, tos uint8) {
 
 // flush sends everything collected.
 func (b *sendBatch) flush() {
+	if trains := b.send(); trains != nil {
+		b.tunnel.dropFailed(trains)
+	}
+}
+
+// flushProbe is flush for one message made to find out whether it is too large: it reports whether the kernel says so.
+func (b *sendBatch) flushProbe() (tooBig bool) {
+	trains := b.send()
+	return len(trains) == 1 && errors.Is(trains[0].Err, transport.ErrTooBig)
+}
+
+// send sends everything collected. Where that failed it returns the trains, some of which have Err set.
+func (b *sendBatch) send() []transport.Train {
 	if b.count == 0 {
-		return
+		return nil
 	}
 	trains := b.trains[:b.count]
 	b.used, b.count, b.open, b.endpoint = 0, 0, false, nil
@@ -75,11 +90,12 @@ func (b *sendBatch) flush() {
 	}
 	if b.sender == nil {
 		b.tunnel.dropTrains(trains, DropOutTunnelDown)
-		return
+		return nil
 	}
 	if b.sender.Send(trains) > 0 {
-		b.tunnel.dropFailed(trains)
+		return trains
 	}
+	return nil
 }
 
 // dropTrains counts every message of the trains as dropped.
@@ -92,8 +108,27 @@ func (t *Tunnel) dropTrains(trains []transport.Train, why DropReason) {
 // dropFailed counts the trains that could not be sent.
 func (t *Tunnel) dropFailed(trains []transport.Train) {
 	for i := range trains {
-		if trains[i].Err != nil {
+		switch err := trains[i].Err; {
+		case err == nil:
+		case errors.Is(err, transport.ErrTooBig):
+			t.drops.add(DropOutTooBig, trains[i].Datagrams())
+			t.endpoints.any(trains[i].Endpoint.Remote, func(p *peer) bool {
+				if n := p.native.Load(); n != nil {
+					n.refused.Store(int32(largest(&trains[i])))
+					t.attention.add(p)
+				}
+				return false
+			})
+		default:
 			t.drops.add(DropOutSendFailed, trains[i].Datagrams())
 		}
 	}
+}
+
+// largest returns the size of the train's largest datagram.
+func largest(train *transport.Train) int {
+	if train.Segment > 0 {
+		return min(train.Segment, train.N)
+	}
+	return train.N
 }

@@ -38,12 +38,27 @@ type PeerStatus struct {
 	LastHandshake     time.Time           `json:"last_handshake,omitzero"`
 	HandshakeAttempts int                 `json:"handshake_attempts,omitempty"` // initiations sent since the last answer
 	Wire              string              `json:"wire"`
-	Suite             string              `json:"suite"`
-	ReceivedBytes     uint64              `json:"received_bytes"` // UDP payload bytes, handshakes and keepalives included
+	Suite             string              `json:"suite,omitempty"` // of the current session
+	PostQuantum       bool                `json:"post_quantum"`    // the wire's handshake is hybrid
+	ReceivedBytes     uint64              `json:"received_bytes"`  // UDP payload bytes, handshakes and keepalives included
 	SentBytes         uint64              `json:"sent_bytes"`
 	ReceivedPackets   uint64              `json:"received_packets"`
 	SentPackets       uint64              `json:"sent_packets"`
 	StagedBytes       int                 `json:"staged_bytes,omitempty"` // memory of packets that wait for a handshake
+	Native            *NativeStatus       `json:"native,omitempty"`       // nil on WireGuard's wire
+}
+
+// NativeStatus is what is known of a peer on the native wire besides. What the peer says of itself is only that.
+type NativeStatus struct {
+	PathMTU      int           `json:"path_mtu"`             // largest UDP payload known to arrive, in bytes
+	InnerMTU     int           `json:"inner_mtu"`            // largest packet from the interface that needs no fragments for it
+	PathSettled  bool          `json:"path_settled"`         // the search for a larger one is over
+	RTT          time.Duration `json:"rtt_ns,omitempty"`     // smoothed, 0: not measured yet
+	RTTMin       time.Duration `json:"rtt_min_ns,omitempty"` // of the last minute
+	RTTDeviation time.Duration `json:"rtt_deviation_ns,omitempty"`
+	Loss         *float64      `json:"loss,omitempty"`     // of what is sent to the peer, 0 to 1, over about a minute; nil: not measured yet
+	Agent        string        `json:"agent,omitempty"`    // the peer's program
+	PeerMTU      int           `json:"peer_mtu,omitempty"` // of the peer's interface
 }
 
 // HandshakeStatistics count handshake messages since the tunnel started.
@@ -97,13 +112,20 @@ func (p *peer) status(t *Tunnel, now time.Duration) PeerStatus {
 		AllowedIPs:        make([]netip.Prefix, 0, len(p.allowed)),
 		Keepalive:         time.Duration(p.timers.interval.Load()),
 		HandshakeAttempts: int(p.timers.attempts.Load()),
-		Wire:              "wireguard",
-		Suite:             "ChaCha20-Poly1305",
+		Wire:              p.wire().String(),
 		ReceivedBytes:     p.receivedBytes.Load(),
 		SentBytes:         p.sentBytes.Load(),
 		ReceivedPackets:   p.receivedPackets.Load(),
 		SentPackets:       p.sentPackets.Load(),
 		StagedBytes:       p.staged.bytes,
+	}
+	if s.Native = p.nativeStatus(); s.Native != nil {
+		s.PostQuantum = true
+		if kp := p.current.Load(); kp != nil {
+			s.Suite = kp.Suite().String()
+		}
+	} else {
+		s.Suite = crypto.ChaCha20Poly1305.String()
 	}
 	if ep := p.endpoint.Load(); ep != nil {
 		s.Endpoint, s.EndpointText = *ep, ep.String()

@@ -10,7 +10,8 @@ import (
 // timers are one peer's deadlines (WireGuard paper §6.1 to §6.5), a state machine without a clock:
 //
 //	deadline      armed by                              disarmed by                     when due
-//	retransmit    an initiation sent: 5 s + jitter      a handshake completed           send another; give up after 90 s
+//	retransmit    an initiation sent: 5 s + jitter,     a handshake completed           send another; give up after 90 s
+//	              on the native wire 1, 2, 4 s first
 //	keepalive     data received: 10 s, if not armed     anything authenticated sent     send a keepalive; again after 10 s
 //	                                                                                    if data came meanwhile
 //	newHandshake  data sent: 15 s, if not armed         anything authenticated          the peer is silent: begin a
@@ -99,10 +100,9 @@ func (t *timers) roundBegun(now time.Duration) {
 	t.giveUpAt.Store(int64(now + session.RekeyAttemptTime))
 }
 
-// initiationSent arms the repetition, or the end of the round where that comes first.
-func (t *timers) initiationSent(now, jitter time.Duration) time.Duration {
-	t.attempts.Add(1)
-	at := min(now+session.RekeyTimeout+jitter, time.Duration(t.giveUpAt.Load()))
+// initiationSent arms the repetition after a while, or the end of the round where that comes first.
+func (t *timers) initiationSent(now, after time.Duration) time.Duration {
+	at := min(now+after, time.Duration(t.giveUpAt.Load()))
 	t.retransmit.Store(int64(at))
 	return at
 }

@@ -16,6 +16,7 @@ import (
 	"culvert/transport"
 	"culvert/tunnel/device"
 	"culvert/tunnel/icmp"
+	"culvert/tunnel/message"
 )
 
 // errDeviceGone ends a tunnel whose interface was deleted under it.
@@ -49,17 +50,20 @@ type Tunnel struct {
 
 	// To the control loop.
 	handshakes chan handshakeMessage
+	controls   chan controlMessage
 	attention  attention
 
+	suites    crypto.Suites        // offered on the native wire
 	ephemeral noise.Ephemeral      // crypto.GeneratePrivateKey, or fixed by a test
 	jitter    func() time.Duration // spreads repeated initiations
 
-	configuring sync.Mutex // serialises configuration and the interface's coming and going; guards what follows
-	wantPort    uint16     // as configured, or as picked the first time
-	mark        uint32
-	linkUp      bool // the interface is up
-	isUp        bool // and the socket open
-	closed      bool
+	configuring  sync.Mutex // serialises configuration and the interface's coming and going; guards what follows
+	wantPort     uint16     // as configured, or as picked the first time
+	mark         uint32
+	dontFragment bool // all peers are on the native wire
+	linkUp       bool // the interface is up
+	isUp         bool // and the socket open
+	closed       bool
 
 	peersMu sync.RWMutex // guards peers; changed only while configuring
 	peers   map[crypto.PublicKey]*peer
@@ -123,12 +127,17 @@ func newTunnel(dev device.Device, network transport.Network, options Options) (*
 		routes:     newRoutes(),
 		indices:    newIndexTable(),
 		handshakes: make(chan handshakeMessage, handshakeQueue),
+		controls:   make(chan controlMessage, controlQueue),
+		suites:     options.Suites,
 		attention:  attention{wake: make(chan struct{}, 1)},
 		ephemeral:  crypto.GeneratePrivateKey,
 		jitter:     func() time.Duration { return rand.N(session.MaxRetryJitter) },
 		peers:      make(map[crypto.PublicKey]*peer),
 		closing:    make(chan struct{}),
 		done:       make(chan struct{}),
+	}
+	if t.suites == 0 {
+		t.suites = fastSuites()
 	}
 	t.endpoints.init()
 	mtu, err := dev.MTU()
@@ -168,6 +177,7 @@ func (t *Tunnel) Close() error {
 		t.failOnce.Do(func() {}) // what fails from here on is no reason of its own
 		t.configuring.Lock()
 		t.closed = true
+		t.sayGoodbye(t.snapshotPeers(), message.ReasonStopping)
 		t.closeSocket()
 		t.configuring.Unlock()
 		close(t.closing)
@@ -230,6 +240,7 @@ func (t *Tunnel) down() {
 		return
 	}
 	t.isUp = false
+	t.sayGoodbye(t.snapshotPeers(), message.ReasonStopping)
 	t.closeSocket()
 	for _, p := range t.snapshotPeers() {
 		p.stop(DropOutTunnelDown)
@@ -239,15 +250,16 @@ func (t *Tunnel) down() {
 // openSocket binds a port and starts a worker per receiver, then closes the socket there was before. On failure things are
 // as they were. Configuration is locked.
 func (t *Tunnel) openSocket(port uint16) error {
-	s, err := t.network.Open(transport.Options{Port: port, Mark: t.mark, Logf: t.options.Logf})
+	s, err := t.network.Open(transport.Options{Port: port, Mark: t.mark, DontFragment: t.dontFragment, Logf: t.options.Logf})
 	if err != nil {
 		return err
 	}
 	for _, r := range s.Receivers() {
 		w := &inbound{
-			tunnel:    t,
-			receiver:  r,
-			coalescer: device.NewCoalescer(t.queues[0]),
+			tunnel:      t,
+			receiver:    r,
+			coalescer:   device.NewCoalescer(t.queues[0]),
+			reassembler: newReassembler(),
 		}
 		for i := range w.trains {
 			w.trains[i].Buf = make([]byte, transport.ReceiveBufferSize)
@@ -305,8 +317,14 @@ func (t *Tunnel) followRoutes(b *boundSocket) {
 
 // readMTU follows the interface's MTU.
 func (t *Tunnel) readMTU() {
-	if mtu, err := t.device.MTU(); err == nil {
-		t.mtu.Store(int32(mtu))
+	mtu, err := t.device.MTU()
+	if err != nil || t.mtu.Swap(int32(mtu)) == int32(mtu) {
+		return
+	}
+	for _, p := range t.snapshotPeers() {
+		if p.wire() == Culvert { // another largest size to look for
+			t.attention.add(p)
+		}
 	}
 }
 

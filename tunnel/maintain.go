@@ -1,0 +1,284 @@
+package tunnel
+
+import (
+	"slices"
+	"sync"
+	"time"
+
+	"culvert/crypto"
+	"culvert/crypto/session"
+	"culvert/transport"
+	"culvert/tunnel/device"
+	"culvert/tunnel/fragment"
+	"culvert/tunnel/message"
+	"culvert/tunnel/payload"
+)
+
+// This file is the control loop's part of the native wire: control messages in and out, the search for the path's MTU.
+
+// fastSuites are the suites worth offering on this machine.
+var fastSuites = sync.OnceValue(func() crypto.Suites { return session.MeasureSuites(newClock().now) })
+
+// newReassembler makes a receiver's memory for fragments; its bounds are those of docs/security.md.
+func newReassembler() *fragment.Reassembler[*keypair] {
+	return fragment.New[*keypair](fragment.Limits{
+		PerKey:      16,
+		PerKeyBytes: 256 << 10,
+		Packets:     256,
+		Bytes:       4 << 20,
+		Timeout:     time.Second,
+	})
+}
+
+// countLost counts packets given up for their fragments.
+func (t *Tunnel) countLost(lost fragment.Loss) {
+	if n := lost.Expired + lost.Evicted; n > 0 {
+		t.drops.add(DropInReassembly, n)
+	}
+	if n := lost.Duplicate + lost.Inconsistent; n > 0 {
+		t.drops.add(DropInFragment, n)
+	}
+}
+
+// begin starts a peer's control messages under a new session; the first says hello. The peer's lock is held.
+func (c *control) begin(p *peer, kp *keypair, now time.Duration) {
+	n := kp.native
+	if n == nil {
+		return
+	}
+	t := c.tunnel
+	n.session = kp
+	hello := message.Hello{Agent: t.options.Agent, MTU: int(t.mtu.Load()), Layer: layer}
+	if err := n.sender.Restart(kp.serial, hello, now); err != nil {
+		t.debugf("%s: peer %s: no hello can be sent: %v", t.name(), shortKey(p.public), err)
+	}
+	n.latency.Begin(kp.serial, now)
+	n.path.Begin(now)
+	n.learn()
+	c.speak(p, now)
+}
+
+// maintain does what is due of a peer's control messages and returns when to come again, or 0.
+func (c *control) maintain(p *peer, now time.Duration) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n := p.native.Load()
+	if n == nil || p.removed {
+		return 0
+	}
+	t := c.tunnel
+	if n.moved.Swap(false) {
+		n.path.Moved(now)
+		n.latency.Moved(now)
+	}
+	if size := n.refused.Swap(0); size > 0 {
+		n.path.TooBig(int(size), now)
+	}
+	n.path.SetMax(t.largestDatagram(), now)
+	if expired(&n.maintain, now) {
+		n.latency.Active(now)
+		if n.large.Swap(false) {
+			n.path.Used(now)
+		}
+	}
+	if kp := p.current.Load(); kp != nil && kp != n.session && kp.native == n {
+		c.begin(p, kp, now) // as responder; it is confirmed by now
+	} else {
+		c.speak(p, now)
+	}
+	n.learn()
+	at := time.Duration(n.maintain.Load())
+	if p.current.Load() == nil {
+		n.sender.Pause()
+		n.latency.Pause()
+		return at
+	}
+	for _, deadline := range []time.Duration{n.sender.Deadline(), n.latency.Deadline(), n.path.Deadline()} {
+		at = earlier(at, deadline)
+	}
+	return at
+}
+
+// speak sends the control messages that are due. The peer's lock is held.
+func (c *control) speak(p *peer, now time.Duration) {
+	n, kp, ep := p.native.Load(), p.current.Load(), p.endpoint.Load()
+	if ep == nil || kp == nil || kp != n.session || !kp.maySend(now) {
+		return
+	}
+	if rtt, _, _, ok := n.latency.RTT(); ok {
+		n.sender.SetRTT(rtt)
+		n.path.SetRTT(rtt)
+	}
+	for number, m, ok := n.sender.Next(now); ok; number, m, ok = n.sender.Next(now) {
+		c.tell(p, kp, ep, number, m, now)
+	}
+	if echo, ok := n.latency.Next(kp.Sent()+1, now); ok { // itself included
+		c.tell(p, kp, ep, 0, echo, now)
+	}
+	for size, id, ok := n.path.Next(now); ok; size, id, ok = n.path.Next(now) {
+		c.probe(p, kp, ep, size, id, now)
+	}
+}
+
+// tell sends one control message. The peer's lock is held.
+func (c *control) tell(p *peer, kp *keypair, ep *transport.Endpoint, number uint64, m message.Message, now time.Duration) {
+	content, err := message.Encode(c.content[:device.Headroom], number, m)
+	if err != nil {
+		c.tunnel.debugf("%s: peer %s: a control message cannot be sent: %v", c.tunnel.name(), shortKey(p.public), err)
+		return
+	}
+	c.sealControl(p, kp, ep, content, kp.native.plaintextLimit(), now)
+}
+
+// sealControl seals the control message that follows the headroom. The peer's lock is held.
+func (c *control) sealControl(p *peer, kp *keypair, ep *transport.Endpoint, content []byte, limit int, now time.Duration) {
+	size := len(content)
+	c.content = slices.Grow(content, device.Tailroom)
+	c.staged.buf = c.content[:size+device.Tailroom]
+	messages, bytes, ok := c.staged.sealContent(kp, payload.Control, device.Headroom, size, limit, ep, 0)
+	c.staged.buf = nil
+	if ok && messages > 0 {
+		p.sentDatagrams(kp, messages, bytes, now)
+	}
+}
+
+// probe sends a message of exactly size bytes that is answered if it arrives. It goes alone, so that its failure is not that
+// of others. The peer's lock is held.
+func (c *control) probe(p *peer, kp *keypair, ep *transport.Endpoint, size int, id uint64, now time.Duration) {
+	c.batch.flush()
+	plaintext := size - session.Overhead
+	content, err := message.EncodeProbe(c.content[:device.Headroom], id, plaintext-payload.TrailerSize)
+	if err != nil {
+		return
+	}
+	c.sealControl(p, kp, ep, content, plaintext, now)
+	if c.batch.flushProbe() {
+		kp.native.path.TooBig(size, now)
+	}
+}
+
+// control takes one control message from the queue. A peer is authenticated but not trusted: what is malformed is dropped.
+func (c *control) control(m *controlMessage, now time.Duration) {
+	t, kp := c.tunnel, m.keypair
+	p, n := kp.peer, kp.native
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.removed || p.native.Load() != n || kp != p.current.Load() && kp != p.previous {
+		t.drops.add(DropInExpired, 1)
+		return
+	}
+	if kp == p.current.Load() && kp != n.session {
+		c.begin(p, kp, now)
+	}
+	number, said, err := message.Decode(m.content)
+	if err != nil {
+		t.drops.add(DropInControl, 1)
+		return
+	}
+	c.act(p, kp, number, said, now)
+	n.learn()
+	c.speak(p, now)
+	// What was just told or heard may have changed when to come again.
+	p.visitAt.Store(0)
+	t.attention.add(p)
+}
+
+// sayGoodbye tells peers on the native wire that nothing of this end will be there, so that they need not find out.
+func (t *Tunnel) sayGoodbye(peers []*peer, reason uint64) {
+	var w *outbound
+	now := t.clock.now()
+	for _, p := range peers {
+		n, kp, ep := p.native.Load(), p.current.Load(), p.endpoint.Load()
+		if n == nil || ep == nil || !kp.maySend(now) {
+			continue
+		}
+		if w == nil {
+			w = &outbound{tunnel: t, batch: newSendBatch(t, transport.MaxTrainBytes), buf: make([]byte, device.Headroom+message.MinProbe+device.Tailroom)}
+		}
+		content, err := message.Encode(w.buf[:device.Headroom], 0, message.Goodbye{Reason: reason})
+		if err != nil || len(content)+device.Tailroom > len(w.buf) {
+			continue
+		}
+		w.sealContent(kp, payload.Control, device.Headroom, len(content), n.plaintextLimit(), ep, 0)
+	}
+	if w != nil {
+		w.batch.flush()
+	}
+}
+
+// nativeStatus is the native wire's part of the status. The lock is held.
+func (p *peer) nativeStatus() *NativeStatus {
+	n := p.native.Load()
+	if n == nil {
+		return nil
+	}
+	s := &NativeStatus{
+		PathMTU:     n.path.Size(),
+		InnerMTU:    min(n.plaintextLimit()-payload.TrailerSize, int(p.tunnel.mtu.Load())),
+		PathSettled: n.path.Settled(),
+		Agent:       n.hello.Agent,
+		PeerMTU:     n.hello.MTU,
+	}
+	s.RTT, s.RTTDeviation, s.RTTMin, _ = n.latency.RTT()
+	if loss, ok := n.latency.Loss(); ok {
+		s.Loss = &loss.Fraction
+	}
+	return s
+}
+
+// act does what a control message says. The peer's lock is held.
+func (c *control) act(p *peer, kp *keypair, number uint64, said message.Message, now time.Duration) {
+	t, n, ep := c.tunnel, kp.native, p.endpoint.Load()
+	if number != 0 {
+		act, ack := n.receiver.Accept(kp.serial, number, now)
+		if ack && ep != nil && kp.maySend(now) {
+			c.tell(p, kp, ep, 0, message.Ack{Number: number}, now)
+		}
+		if !act {
+			return
+		}
+	}
+	switch m := said.(type) {
+	case message.Hello:
+		n.hello = m
+		p.farLayer(m.Layer)
+	case message.Ack:
+		n.sender.Acked(kp.serial, m.Number, now)
+	case message.Echo:
+		received := kp.received.Load()
+		n.latency.Heard(kp.serial, m, received, now)
+		if ep != nil && kp.maySend(now) {
+			c.tell(p, kp, ep, 0, message.Reply{ID: m.ID, Received: received}, now)
+		}
+	case message.Reply:
+		n.latency.Answered(kp.serial, m, now)
+	case message.Probe:
+		if ep != nil && kp.maySend(now) {
+			c.tell(p, kp, ep, 0, message.Probed{ID: m.ID}, now)
+		}
+	case message.Probed:
+		n.path.Acked(m.ID, now)
+	case message.Push:
+		if t.options.Pushed != nil {
+			t.options.Pushed(p.public, m.Subject, m.Document)
+		}
+	case message.Goodbye:
+		c.farewell(p, kp, now)
+	}
+}
+
+// farewell forgets the sessions with a peer that says it is going. If it is to be kept in touch with, it is looked for at once.
+func (c *control) farewell(p *peer, kp *keypair, now time.Duration) {
+	t := c.tunnel
+	if kp != p.current.Load() {
+		return // it has come back already
+	}
+	t.debugf("%s: peer %s says goodbye", t.name(), shortKey(p.public))
+	p.eraseKeys()
+	p.timers.stop()
+	p.timers.persist(now)
+	if p.timers.interval.Load() != 0 || len(p.staged.packets) > 0 {
+		p.timers.roundBegun(now)
+		p.schedule(p.timers.initiationDue(now + time.Second + t.jitter()))
+	}
+}

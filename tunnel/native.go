@@ -1,0 +1,147 @@
+package tunnel
+
+import (
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"culvert/crypto"
+	"culvert/crypto/session"
+	"culvert/tunnel/exchange"
+	"culvert/tunnel/latency"
+	"culvert/tunnel/message"
+	"culvert/tunnel/pathmtu"
+	"culvert/tunnel/payload"
+)
+
+// This file is what a peer on the native wire has besides: control messages, and what they are for.
+
+const (
+	// maintainEvery is how often the control loop looks at a peer while data flows.
+	maintainEvery = time.Second
+
+	// Control messages taken from one peer: one in controlInterval, and controlBurst at once.
+	controlInterval = 10 * time.Millisecond
+	controlBurst    = 32
+	// controlQueue bounds the control messages that wait, of at most message.MaxSize each.
+	controlQueue = 256
+)
+
+// native is the state of a peer's control messages. The datapath uses the atomics; the peer's lock guards the rest.
+type native struct {
+	limit     atomic.Int32  // longest plaintext the path takes, as far as known, in bytes
+	settled   atomic.Bool   // the search for it is over
+	large     atomic.Bool   // something longer than any path takes was sent since the last visit
+	refused   atomic.Int32  // size of a message that the kernel refused as too large since the last visit, 0: none
+	moved     atomic.Bool   // the peer's address changed since the last visit
+	fragments atomic.Uint32 // id of the last packet sent in fragments
+	maintain  atomic.Int64  // when to look at the peer because data flows, 0: it does not
+	allowance atomic.Int64  // when the peer will have sent no more control messages than it may (a token bucket)
+
+	layer    uint8 // what the far end's device carries, 0: not known
+	hello    message.Hello
+	sender   exchange.Sender
+	receiver exchange.Receiver
+	latency  latency.Meter
+	path     *pathmtu.Search
+	session  *keypair // that the sender and the prober speak under
+	sessions uint64   // made so far
+}
+
+func newNative(t *Tunnel) *native {
+	n := &native{path: pathmtu.New(t.largestDatagram())}
+	n.learn()
+	return n
+}
+
+// largestDatagram is what the largest packet from the device becomes, in bytes of UDP payload.
+func (t *Tunnel) largestDatagram() int {
+	return int(t.mtu.Load()) + payload.TrailerSize + session.Overhead
+}
+
+// known makes a new session known, under which messages may come in from now on, and returns its serial number.
+func (n *native) known() uint64 {
+	n.sessions++
+	n.receiver.Restart(n.sessions)
+	return n.sessions
+}
+
+// learn publishes to the datapath what the search for the path's MTU has found.
+func (n *native) learn() {
+	n.limit.Store(int32(n.path.Size() - session.Overhead))
+	n.settled.Store(n.path.Settled())
+}
+
+// plaintextLimit is the longest plaintext of a message that the path is known to take, in bytes.
+func (n *native) plaintextLimit() int { return int(n.limit.Load()) }
+
+// noteSize notes the size of a content sent: beyond what every path takes, the path's MTU has to be confirmed.
+func (n *native) noteSize(size int) {
+	if size > pathmtu.Base-session.Overhead-payload.TrailerSize && !n.large.Load() {
+		n.large.Store(true)
+	}
+}
+
+// dataTraversed notes that data was sent or received, and returns when the control loop should look at the peer, or 0.
+func (n *native) dataTraversed(now time.Duration) time.Duration {
+	return arm(&n.maintain, now+maintainEvery)
+}
+
+// admitControl takes a token of the peer's bucket.
+func (n *native) admitControl(now time.Duration) bool {
+	for {
+		was := n.allowance.Load()
+		full := max(time.Duration(was), now) + controlInterval
+		if full-now > controlBurst*controlInterval {
+			return false
+		}
+		if n.allowance.CompareAndSwap(was, int64(full)) {
+			return true
+		}
+	}
+}
+
+// controlMessage is a control message that was copied off the datapath.
+type controlMessage struct {
+	keypair *keypair
+	content []byte
+}
+
+// queueControl hands a control message to the control loop.
+func (t *Tunnel) queueControl(kp *keypair, content []byte, now time.Duration) {
+	if !kp.native.admitControl(now) {
+		t.drops.add(DropInControlRate, 1)
+		return
+	}
+	// What is behind the message of a probe is of no more use; what is too long otherwise is malformed here too.
+	m := controlMessage{keypair: kp, content: append([]byte(nil), content[:min(len(content), message.MaxSize)]...)}
+	select {
+	case t.controls <- m:
+	default:
+		t.drops.add(DropInControlRate, 1)
+	}
+}
+
+// Push sends a document to a peer on the native wire, reliably and in order with others, under the current session or the
+// next. Errors: ErrNoPeer; exchange.ErrFull where too much waits; what message.Encode refuses.
+func (t *Tunnel) Push(to crypto.PublicKey, subject string, document []byte) error {
+	p := t.lookupPeer(to)
+	if p == nil {
+		return fmt.Errorf("%w: %s", ErrNoPeer, to)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n := p.native.Load()
+	if n == nil || p.removed {
+		return fmt.Errorf("%w: %s is not on the native wire", ErrNoPeer, to)
+	}
+	if err := n.sender.Queue(message.Push{Subject: subject, Document: append([]byte(nil), document...)}, t.clock.now()); err != nil {
+		return err
+	}
+	t.attention.add(p)
+	return nil
+}
+
+// ErrNoPeer is returned for a peer that does not exist, or that cannot do what is asked.
+var ErrNoPeer = errors.New("no such peer")
