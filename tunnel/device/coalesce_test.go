@@ -51,7 +51,14 @@ func (q *collector) wellFormed(b []byte, o Offload) error {
 	if o == (Offload{}) {
 		return nil
 	}
-	if o.GSO == GSONone || o.GSO == GSOUDP && !q.offloads.UDP || o.GSO != GSOUDP && !q.offloads.TCP {
+	if o.GSO == GSONone {
+		right := bytes.Clone(b)
+		if want, ok := FinishElided(right); !ok || want != o || !bytes.Equal(right, b) {
+			return errors.New("a single packet not made as FinishElided does")
+		}
+		return nil
+	}
+	if o.GSO == GSOUDP && !q.offloads.UDP || o.GSO != GSOUDP && !q.offloads.TCP {
 		return errors.New("offload not asked for")
 	}
 	buf, lo, hi := placed(b)
@@ -80,6 +87,21 @@ func feed(t testing.TB, c *Coalescer, packets ...[]byte) {
 	for _, p := range packets {
 		put(c, p)
 		if lost, err := c.Commit(len(p)); lost != 0 || err != nil {
+			t.Fatalf("lost %d: %v", lost, err)
+		}
+	}
+}
+
+// feedAs is feed for packets with or without their transport checksums.
+func feedAs(t testing.TB, c *Coalescer, elided bool, packets ...[]byte) {
+	t.Helper()
+	if !elided {
+		feed(t, c, packets...)
+		return
+	}
+	for _, p := range packets {
+		put(c, p)
+		if lost, err := c.CommitElided(len(p)); lost != 0 || err != nil {
 			t.Fatalf("lost %d: %v", lost, err)
 		}
 	}
@@ -239,6 +261,34 @@ func TestCoalesce(t *testing.T) {
 	}
 }
 
+// finished is the packet that one with an elided checksum stands for, in one spelling.
+func finished(b []byte) []byte {
+	start, offset, ok := Elided(b)
+	if !ok {
+		return b
+	}
+	proto := byte(protoTCP)
+	if offset == udpChecksum {
+		proto = protoUDP
+	}
+	b = bytes.Clone(b)
+	header := bytes.Clone(b[:start])
+	fixChecksums(b, start, proto)
+	copy(b, header) // a wrong one stays wrong
+	return oneSpelling(b)
+}
+
+// oneSpelling writes a TCP checksum of ffff as 0000, which is the same: which it is depends on who calculates it.
+func oneSpelling(b []byte) []byte {
+	start, offset, ok := Elided(b)
+	if !ok || offset != tcpChecksum || binary.BigEndian.Uint16(b[start+offset:]) != 0xffff {
+		return b
+	}
+	b = bytes.Clone(b)
+	clear(b[start+offset:][:2])
+	return b
+}
+
 // Zero can be written as 0000 and as ffff. A packet that comes with the spelling Segments would not write is left alone,
 // and so is a UDP packet without a checksum.
 func TestCoalesceChecksumSpellings(t *testing.T) {
@@ -284,6 +334,128 @@ func TestCoalesceChecksumSpellings(t *testing.T) {
 				t.Errorf("writes of %v, want %v; %v", q.writes, test.writes, err)
 			}
 		})
+	}
+}
+
+func TestCoalesceElided(t *testing.T) {
+	tcp4 := packet{flags: 0x10, seq: 0xffffff00, ack: 5, window: 9, id: 0xfffe, ttl: 64, tos: 2}
+	tcp6 := packet{v6: true, flags: 0x10, seq: 1, options: []byte{1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 2}}
+	udp4 := packet{udp: true, id: 5}
+	spoil := func(packets [][]byte, i, at int) [][]byte {
+		packets[i][at] ^= 1
+		return packets
+	}
+	const all = "eeeeeeeeee"
+	for _, test := range []struct {
+		name    string
+		packets [][]byte
+		elided  string // e: the packet's transport checksum is
+		writes  []int
+	}{
+		{"tcp4", tcp4.train(10, 1400), all, []int{10}},
+		{"tcp6", tcp6.train(10, 1400), all, []int{10}},
+		{"udp4", udp4.train(10, 1200), all, []int{10}},
+		{"udp6", packet{udp: true, v6: true}.train(10, 1200), all, []int{10}},
+		{"single", tcp4.train(1, 100), all, []int{1}},
+		{"single udp6", packet{udp: true, v6: true}.train(1, 99), all, []int{1}},
+		{"no payload", tcp4.train(2, 0), all, []int{1, 1}},
+		{"syn", packet{flags: 0x02}.train(1, 0), all, []int{1}},
+		{"push", packet{flags: 0x18}.train(2, 10), all, []int{1, 1}},
+		{"options", [][]byte{withOptions(tcp4.build(), 2)}, all, []int{1}},
+		{"mixed", tcp4.train(6, 100), ".ee..e", []int{6}},
+		{"mixed udp", udp4.train(4, 100), "e..e", []int{4}},
+		{"header checksum", spoil(tcp4.train(3, 100), 1, 10), all, []int{1, 1, 1}},
+		{"first header checksum", spoil(tcp4.train(3, 100), 0, 10), all, []int{1, 2}},
+		// What is not elided is verified still, before and behind.
+		{"bad one behind", spoil(tcp4.train(3, 100), 1, 60), "e.e", []int{1, 1, 1}},
+		{"bad one in front", spoil(tcp4.train(3, 100), 0, 60), ".ee", []int{1, 2}},
+		{"bad udp behind", spoil(udp4.train(3, 100), 2, 60), "ee.", []int{2, 1}},
+		// What nobody may elide is left as it is.
+		{"extension header", packet{v6: true, extension: 0, extensions: []byte{protoTCP, 0, 1, 4, 0, 0, 0, 0}}.train(2, 10), all, []int{1, 1}},
+		{"longer than its length", spoil(tcp6.train(2, 10), 0, 5), all, []int{1, 1}},
+		{"other things", [][]byte{{0}, {0x45}, {0x60, 0}, bytes.Repeat([]byte{0x45}, 30), make([]byte, MaxPacket)}, all, []int{1, 1, 1, 1, 1}},
+	} {
+		for _, field := range []byte{0, 0xff} { // what stands in an elided field is of no account
+			t.Run(fmt.Sprintf("%s %02x", test.name, field), func(t *testing.T) {
+				q := &collector{offloads: allOffloads}
+				c := NewCoalescer(q)
+				var want [][]byte
+				for i, p := range test.packets {
+					p = bytes.Clone(p)
+					elided := test.elided[i] == 'e'
+					if start, offset, ok := Elided(p); ok && elided {
+						p[start+offset], p[start+offset+1] = field, field
+						want = append(want, finished(p))
+					} else {
+						want = append(want, p)
+					}
+					feedAs(t, c, elided, p)
+				}
+				flush(t, c)
+				for i, p := range q.packets {
+					q.packets[i] = oneSpelling(p)
+				}
+				if err := samePackets(q.packets, want); err != nil || q.err != nil {
+					t.Fatal(err, q.err)
+				}
+				if fmt.Sprint(q.writes) != fmt.Sprint(test.writes) {
+					t.Errorf("writes of %v packets, want %v", q.writes, test.writes)
+				}
+			})
+		}
+	}
+}
+
+// An elided packet that stays alone is the receiving kernel's to finish, also where super-packets are not wanted.
+func TestCoalesceElidedAlone(t *testing.T) {
+	want := packet{flags: 0x10}.train(1, 100)[0]
+	for _, offloads := range []Offloads{allOffloads, {}} {
+		q := &collector{offloads: offloads}
+		c := NewCoalescer(q)
+		feedAs(t, c, true, elide(t, want))
+		flush(t, c)
+		if q.last != (Offload{NeedsChecksum: true, ChecksumStart: 20, ChecksumOffset: 16}) || q.err != nil {
+			t.Errorf("offload %+v: %v", q.last, q.err)
+		}
+		if err := samePackets(q.packets, [][]byte{want}); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// Whole packets are written as they are, in their turn, even if they look like a part of a flow.
+func TestCoalesceWhole(t *testing.T) {
+	packets := packet{flags: 0x10}.train(6, 7)
+	down := errors.New("down")
+	q := &collector{offloads: allOffloads}
+	c := NewCoalescer(q)
+	feed(t, c, packets[:2]...)
+	for _, p := range packets[2:4] {
+		put(c, p)
+		if lost, err := c.CommitWhole(len(p), Offload{}); lost != 0 || err != nil {
+			t.Fatal(lost, err)
+		}
+	}
+	put(c, packets[0])
+	if lost, err := c.CommitWhole(0, Offload{}); lost != 0 || err != nil {
+		t.Fatal(lost, err)
+	}
+	feed(t, c, packets[4:]...)
+	elided := elide(t, packets[0])
+	o, _ := FinishElided(elided)
+	put(c, elided)
+	if lost, err := c.CommitWhole(len(elided), o); lost != 0 || err != nil {
+		t.Fatal(lost, err)
+	}
+	flush(t, c)
+	if err := samePackets(q.packets, append(packets, packets[0])); err != nil || fmt.Sprint(q.writes) != "[2 1 1 2 1]" {
+		t.Error(q.writes, err)
+	}
+	feed(t, c, packets[:2]...)
+	put(c, packets[2])
+	q.fail = down
+	if lost, err := c.CommitWhole(len(packets[2]), Offload{}); lost != 3 || err != down {
+		t.Errorf("lost %d: %v", lost, err)
 	}
 }
 
@@ -481,14 +653,16 @@ func (discard) Offloads() Offloads                           { return allOffload
 func (discard) Read([]byte, bool) (int, int, Offload, error) { return 0, 0, Offload{}, ErrWouldBlock }
 func (discard) Write(_ []byte, _, _ int, _ Offload) error    { return nil }
 
-// FuzzCoalesce reads its input as a list of packets, which are near enough to each other to be merged, and discards.
+// FuzzCoalesce reads its input as a list of packets, which are near enough to each other to be merged, and discards. The
+// packets whose bit in elided is set come as if their transport checksum were elided.
 func FuzzCoalesce(f *testing.F) {
-	f.Add([]byte("\x00\x20\x00\x00\x00\x20\x00\x00\x00\x20\x00\x00"))
-	f.Add([]byte("\x01\x20\x00\x00\x01\x20\x00\x00\x05\x20\x00\x00\x01\x07\x00\x00"))
-	f.Add([]byte("\x02\x20\x00\x00\x02\x20\x20\x04\x02\x20\x30\x80\x02\x20\x00\x00"))
-	f.Add([]byte("\x03\x02\x00\x00\x03\x02\x00\x00\x13\x20\x00\x00\x23\x02\x00\x00\x33\x02\x00\x00"))
-	f.Add([]byte("\x40\x18\x45\x00\x00\x18 arbitrary bytes of a packet"))
-	f.Fuzz(func(t *testing.T, in []byte) {
+	f.Add([]byte("\x00\x20\x00\x00\x00\x20\x00\x00\x00\x20\x00\x00"), uint64(0x5))
+	f.Add([]byte("\x01\x20\x00\x00\x01\x20\x00\x00\x05\x20\x00\x00\x01\x07\x00\x00"), uint64(0x5))
+	f.Add([]byte("\x02\x20\x00\x00\x02\x20\x20\x04\x02\x20\x30\x80\x02\x20\x00\x00"), uint64(0x5))
+	f.Add([]byte("\x03\x02\x00\x00\x03\x02\x00\x00\x13\x20\x00\x00\x23\x02\x00\x00\x33\x02\x00\x00"), uint64(0x5))
+	f.Add([]byte("\x00\x20\x00\x00\x00\x20\x00\x00\x00\x20\x00\x00"), uint64(0))
+	f.Add([]byte("\x40\x18\x45\x00\x00\x18 arbitrary bytes of a packet"), uint64(0x5))
+	f.Fuzz(func(t *testing.T, in []byte, elided uint64) {
 		q := &collector{offloads: allOffloads}
 		c := NewCoalescer(q)
 		var want [][]byte
@@ -541,7 +715,11 @@ func FuzzCoalesce(f *testing.F) {
 				put(c, make([]byte, size)) // dropped by asking for the next
 				put(c, b)
 			}
-			n, err := c.Commit(len(b))
+			commit := c.Commit
+			if elided>>(len(want)%64)&1 != 0 {
+				commit = c.CommitElided
+			}
+			n, err := commit(len(b))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -557,6 +735,12 @@ func FuzzCoalesce(f *testing.F) {
 		if q.err != nil {
 			t.Fatal(q.err)
 		}
+		for i := range min(len(want), len(q.packets)) {
+			if elided>>(i%64)&1 != 0 {
+				want[i] = finished(want[i])
+				q.packets[i] = oneSpelling(q.packets[i])
+			}
+		}
 		if err := samePackets(q.packets, want); err != nil || lost != 0 {
 			t.Fatalf("lost %d, writes of %v: %v", lost, q.writes, err)
 		}
@@ -565,27 +749,32 @@ func FuzzCoalesce(f *testing.F) {
 
 func BenchmarkCoalesce(b *testing.B) {
 	for _, udp := range []bool{false, true} {
-		name := map[bool]string{false: "TCP", true: "UDP"}[udp]
-		b.Run(name, func(b *testing.B) {
-			packets := packet{udp: udp, flags: 0x10, options: make([]byte, 12)}.train(46, 1388)
-			c := NewCoalescer(discard{})
-			total := 0
-			for _, p := range packets {
-				total += len(p)
-			}
-			b.SetBytes(int64(total))
-			for b.Loop() {
+		for _, elided := range []bool{false, true} {
+			name := map[bool]string{false: "TCP", true: "UDP"}[udp] + map[bool]string{false: "", true: "Elided"}[elided]
+			b.Run(name, func(b *testing.B) {
+				packets := packet{udp: udp, flags: 0x10, options: make([]byte, 12)}.train(46, 1388)
+				c := NewCoalescer(discard{})
+				commit, total := c.Commit, 0
+				if elided {
+					commit = c.CommitElided
+				}
 				for _, p := range packets {
-					copy(c.Slot(len(p)), p) // stands for the decryption
-					if _, err := c.Commit(len(p)); err != nil {
+					total += len(p)
+				}
+				b.SetBytes(int64(total))
+				for b.Loop() {
+					for _, p := range packets {
+						copy(c.Slot(len(p)), p) // stands for the decryption
+						if _, err := commit(len(p)); err != nil {
+							b.Fatal(err)
+						}
+					}
+					if _, err := c.Flush(); err != nil {
 						b.Fatal(err)
 					}
 				}
-				if _, err := c.Flush(); err != nil {
-					b.Fatal(err)
-				}
-			}
-			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/(float64(total)/1024), "ns/KiB")
-		})
+				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/(float64(total)/1024), "ns/KiB")
+			})
+		}
 	}
 }

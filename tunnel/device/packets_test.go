@@ -185,6 +185,31 @@ func referenceSegments(b []byte, o Offload) [][]byte {
 	return out
 }
 
+// referenceFor is a second, simple implementation of what limits add to segmentation.
+func referenceFor(b []byte, o Offload, l Limits) (packets [][]byte, elided bool) {
+	start, offset, simple := Elided(b)
+	simple = simple && o.NeedsChecksum && int(o.ChecksumStart) == start && int(o.ChecksumOffset) == offset
+	if l.MaxPacket > 0 && (o.GSO == GSOTCPv4 || o.GSO == GSOTCPv6 || o.GSO == GSONone && simple && offset == tcpChecksum) {
+		t := b[o.ChecksumStart:]
+		room := l.MaxPacket - int(o.ChecksumStart) - int(t[12]>>4)*4
+		whole := o.GSO == GSONone && (len(b) <= l.MaxPacket || t[13]&0x26 != 0) // SYN, RST, URG
+		if room >= 8 && !whole && (o.GSO == GSONone || room < int(o.SegmentSize)) {
+			o.SegmentSize = uint16(room)
+			if o.GSO = GSOTCPv4; b[0]>>4 == 6 {
+				o.GSO = GSOTCPv6
+			}
+		}
+	}
+	packets = referenceSegments(b, o)
+	if !l.Elide || !simple {
+		return packets, false
+	}
+	for _, p := range packets {
+		clear(p[start+offset:][:2])
+	}
+	return packets, true
+}
+
 // placed puts a packet into a buffer as Read would.
 func placed(b []byte) (buf []byte, lo, hi int) {
 	buf = make([]byte, Headroom+len(b)+Tailroom)

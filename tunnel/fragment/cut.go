@@ -17,9 +17,9 @@ import (
 )
 
 const (
-	// MaxPlaintext is the longest plaintext that is cut or put together, in bytes: a frame with its header and a VLAN tag
-	// around the largest packet, and a trailer.
-	MaxPlaintext = device.MaxPacket + device.EthernetHeader + 4 + payload.TrailerSize
+	// MaxPlaintext is the longest plaintext that is cut or put together, in bytes: the largest packet or frame that a
+	// device hands over or takes, and a trailer. So no content put together is too large for device.Coalescer.Slot.
+	MaxPlaintext = device.MaxPacket + payload.TrailerSize
 	// MaxCount is how many fragments a plaintext may have.
 	MaxCount = 128
 	// TailSize is the length of id and index, which are the end of a fragment's content, in bytes.

@@ -23,8 +23,8 @@ func TestCount(t *testing.T) {
 		{128, Overhead + 1, 128, 1},
 		{129, Overhead + 1, 0, 0},
 		{MaxPlaintext, 1200, 55, 1192},
-		{MaxPlaintext, 519, 128, 513},
-		{MaxPlaintext, 518, 0, 0},
+		{MaxPlaintext, 518, 128, 512},
+		{MaxPlaintext, 517, 0, 0},
 		{MaxPlaintext + 1, 9000, 0, 0},
 	} {
 		count, size, ok := Count(test.n, test.limit)

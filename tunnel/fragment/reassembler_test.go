@@ -178,7 +178,7 @@ func TestRefuses(t *testing.T) {
 		})
 	}
 	// What is just within the bounds is put together.
-	for _, test := range []struct{ n, size int }{{MaxPlaintext, MaxPlaintext}, {MaxPlaintext, MaxPlaintext - 1}, {MaxPlaintext, 513}, {128, 1}, {1, 1}} {
+	for _, test := range []struct{ n, size int }{{MaxPlaintext, MaxPlaintext}, {MaxPlaintext, MaxPlaintext - 1}, {MaxPlaintext, 512}, {128, 1}, {1, 1}} {
 		give(t, New[int](generous), 1, 1, cut(b[:test.n], test.size), b[:test.n])
 	}
 }
