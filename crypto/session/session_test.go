@@ -20,16 +20,33 @@ const (
 	remoteIndex = 0xa1a2a3a4
 )
 
-// pair returns the two ends of a session.
+var suites = []crypto.Suite{crypto.ChaCha20Poly1305, crypto.AES256GCM}
+
+// pair returns the two ends of a session with ChaCha20-Poly1305.
 func pair(t testing.TB) (initiator, responder *Session) {
+	t.Helper()
+	return pairOf(t, crypto.ChaCha20Poly1305)
+}
+
+// eachSuite runs test on the two ends of a session of each suite.
+func eachSuite(t *testing.T, test func(t *testing.T, a, b *Session)) {
+	for _, suite := range suites {
+		t.Run(suite.String(), func(t *testing.T) {
+			a, b := pairOf(t, suite)
+			test(t, a, b)
+		})
+	}
+}
+
+func pairOf(t testing.TB, suite crypto.Suite) (initiator, responder *Session) {
 	t.Helper()
 	keys := noise.Keys{Send: [32]byte{1, 2, 3}, Receive: [32]byte{31: 9}}
 	mirrored := noise.Keys{Send: keys.Receive, Receive: keys.Send}
-	initiator, err := New(&keys, crypto.ChaCha20Poly1305, true, localIndex, remoteIndex, time.Minute)
+	initiator, err := New(&keys, suite, true, localIndex, remoteIndex, time.Minute)
 	if err != nil {
 		t.Fatal(err)
 	}
-	responder, err = New(&mirrored, crypto.ChaCha20Poly1305, false, remoteIndex, localIndex, time.Minute)
+	responder, err = New(&mirrored, suite, false, remoteIndex, localIndex, time.Minute)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,14 +70,18 @@ func open(s *Session, msg []byte) ([]byte, error) {
 
 func TestNewErasesKeys(t *testing.T) {
 	k := noise.Keys{Send: [32]byte{1}, Receive: [32]byte{2}}
-	s, err := New(&k, crypto.ChaCha20Poly1305, true, 1, 2, 3)
+	if s, err := New(&k, 2, true, 1, 2, 3); !errors.Is(err, ErrSuite) || s != nil || k != (noise.Keys{}) {
+		t.Errorf("New with an unknown suite: %v", err)
+	}
+	k = noise.Keys{Send: [32]byte{1}, Receive: [32]byte{2}}
+	s, err := New(&k, crypto.AES256GCM, true, 1, 2, 3)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if k != (noise.Keys{}) {
 		t.Error("keys still there after New")
 	}
-	if s.LocalIndex != 1 || s.RemoteIndex != 2 || s.Created != 3 || !s.Initiator {
+	if s.LocalIndex != 1 || s.RemoteIndex != 2 || s.Created != 3 || !s.Initiator || s.Suite() != crypto.AES256GCM {
 		t.Error("fields not as given")
 	}
 	for _, k := range []noise.Keys{{}, {Send: [32]byte{1}}, {Receive: [32]byte{1}}} {
@@ -70,8 +91,9 @@ func TestNewErasesKeys(t *testing.T) {
 	}
 }
 
-func TestRoundTrip(t *testing.T) {
-	a, b := pair(t)
+func TestRoundTrip(t *testing.T) { eachSuite(t, testRoundTrip) }
+
+func testRoundTrip(t *testing.T, a, b *Session) {
 	for _, ends := range [][2]*Session{{a, b}, {b, a}} {
 		from, to := ends[0], ends[1]
 		for _, size := range []int{0, 1, 15, 16, 17, 64, 1420, 1424, 9000, 65519} {
@@ -104,8 +126,9 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
-func TestInPlace(t *testing.T) {
-	a, b := pair(t)
+func TestInPlace(t *testing.T) { eachSuite(t, testInPlace) }
+
+func testInPlace(t *testing.T, a, b *Session) {
 	var n Nonce
 	want := bytes.Repeat([]byte("culvert."), 180)
 	buf := make([]byte, len(want)+Overhead)
@@ -126,8 +149,9 @@ func TestInPlace(t *testing.T) {
 }
 
 // TestNeighbours pins what the datapath relies on: no byte outside the message or plaintext is touched.
-func TestNeighbours(t *testing.T) {
-	a, b := pair(t)
+func TestNeighbours(t *testing.T) { eachSuite(t, testNeighbours) }
+
+func testNeighbours(t *testing.T, a, b *Session) {
 	var n Nonce
 	for size := range 200 {
 		plaintext := bytes.Repeat([]byte{7}, size)
@@ -148,8 +172,9 @@ func TestNeighbours(t *testing.T) {
 	}
 }
 
-func TestOpenErrors(t *testing.T) {
-	a, b := pair(t)
+func TestOpenErrors(t *testing.T) { eachSuite(t, testOpenErrors) }
+
+func testOpenErrors(t *testing.T, a, b *Session) {
 	var n Nonce
 	msg := seal(t, a, 5, make([]byte, 64))
 
@@ -179,8 +204,9 @@ func TestOpenErrors(t *testing.T) {
 }
 
 // TestEveryBit flips each bit of a data message. All but the receiver index, which chooses the session, are noticed here.
-func TestEveryBit(t *testing.T) {
-	a, b := pair(t)
+func TestEveryBit(t *testing.T) { eachSuite(t, testEveryBit) }
+
+func testEveryBit(t *testing.T, a, b *Session) {
 	msg := seal(t, a, 5, []byte("sixteen bytes ok"))
 	for bit := range len(msg) * 8 {
 		if at := bit / 8; at >= 4 && at < 8 {
@@ -271,9 +297,10 @@ func TestReserveConcurrently(t *testing.T) {
 	}
 }
 
-func TestOpenConcurrently(t *testing.T) {
+func TestOpenConcurrently(t *testing.T) { eachSuite(t, testOpenConcurrently) }
+
+func testOpenConcurrently(t *testing.T, a, b *Session) {
 	const workers, messages = 4, 1000
-	a, b := pair(t)
 	sealed := make([][]byte, messages)
 	for i := range sealed {
 		sealed[i] = seal(t, a, uint64(i), []byte("once"))
@@ -304,8 +331,9 @@ func TestOpenConcurrently(t *testing.T) {
 	}
 }
 
-func TestErase(t *testing.T) {
-	a, b := pair(t)
+func TestErase(t *testing.T) { eachSuite(t, testErase) }
+
+func testErase(t *testing.T, a, b *Session) {
 	msg := seal(t, a, 0, nil)
 	a.Erase()
 	b.Erase()
@@ -346,8 +374,9 @@ func TestTimes(t *testing.T) {
 	}
 }
 
-func TestAllocations(t *testing.T) {
-	a, b := pair(t)
+func TestAllocations(t *testing.T) { eachSuite(t, testAllocations) }
+
+func testAllocations(t *testing.T, a, b *Session) {
 	var n Nonce
 	plaintext, msg, dst := make([]byte, 1420), make([]byte, 1420+Overhead), make([]byte, 1420)
 	if avg := testing.AllocsPerRun(100, func() {
@@ -385,6 +414,7 @@ func TestAllocations(t *testing.T) {
 // FuzzOpen gives Open arbitrary bytes. Nothing but what the peer sealed may come out.
 func FuzzOpen(f *testing.F) {
 	a, _ := pair(f)
+	gcm, _ := pairOf(f, crypto.AES256GCM)
 	genuine := seal(f, a, 3, []byte("a genuine packet"))
 	f.Add(genuine)
 	f.Add(seal(f, a, 0, nil))
@@ -392,70 +422,77 @@ func FuzzOpen(f *testing.F) {
 	f.Add(genuine[:Overhead-1])
 	f.Add([]byte{})
 	f.Add([]byte{4, 0, 0, 0})
+	f.Add(seal(f, gcm, 3, []byte("a genuine packet")))
 	f.Fuzz(func(t *testing.T, msg []byte) {
-		_, b := pair(t)
-		before := slices.Clone(msg)
-		got, err := open(b, msg)
-		if !bytes.Equal(msg, before) {
-			t.Error("the message was changed")
-		}
-		if err != nil {
-			if got != nil {
-				t.Error("plaintext beside an error")
+		for _, suite := range suites {
+			a, b := pairOf(t, suite)
+			before := slices.Clone(msg)
+			got, err := open(b, msg)
+			if !bytes.Equal(msg, before) {
+				t.Error("the message was changed")
 			}
-			return
-		}
-		// The seal is deterministic, so whatever opens must be what the peer would have sealed; only the receiver index is free.
-		a, _ := pair(t)
-		resealed := seal(t, a, binary.LittleEndian.Uint64(msg[8:]), got)
-		copy(resealed[4:8], msg[4:8])
-		if !bytes.Equal(resealed, msg) {
-			t.Errorf("opened a message the peer did not seal: %x", msg)
+			if err != nil {
+				if got != nil {
+					t.Error("plaintext beside an error")
+				}
+				continue
+			}
+			// The seal is deterministic, so whatever opens must be what the peer would have sealed; only the receiver index is free.
+			resealed := seal(t, a, binary.LittleEndian.Uint64(msg[8:]), got)
+			copy(resealed[4:8], msg[4:8])
+			if !bytes.Equal(resealed, msg) {
+				t.Errorf("opened a message the peer did not seal: %x", msg)
+			}
 		}
 	})
 }
 
-func BenchmarkSeal(b *testing.B) {
-	for _, size := range []int{64, 1420} {
-		b.Run(fmt.Sprint(size), func(b *testing.B) {
-			s, _ := pair(b)
-			var n Nonce
-			plaintext, dst := make([]byte, size), make([]byte, size+Overhead)
-			b.SetBytes(int64(size))
-			b.ReportAllocs()
-			for b.Loop() {
-				counter, _ := s.Reserve(1, 0)
-				s.Seal(dst, counter, plaintext, &n)
-			}
-			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "packets/s")
-		})
+func eachBenchmark(b *testing.B, run func(b *testing.B, from, to *Session, size int)) {
+	for _, suite := range suites {
+		for _, size := range []int{64, 1420} {
+			b.Run(fmt.Sprint(suite, "/", size), func(b *testing.B) {
+				from, to := pairOf(b, suite)
+				b.SetBytes(int64(size))
+				b.ReportAllocs()
+				run(b, from, to, size)
+				b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "packets/s")
+			})
+		}
 	}
 }
 
+func BenchmarkSeal(b *testing.B) {
+	eachBenchmark(b, func(b *testing.B, s, _ *Session, size int) {
+		var n Nonce
+		plaintext, dst := make([]byte, size), make([]byte, size+Overhead)
+		for b.Loop() {
+			counter, ok := s.Reserve(1, size+noise.TagSize)
+			if !ok {
+				b.Fatal("used up")
+			}
+			s.Seal(dst, counter, plaintext, &n)
+		}
+	})
+}
+
 func BenchmarkOpen(b *testing.B) {
-	for _, size := range []int{64, 1420} {
-		b.Run(fmt.Sprint(size), func(b *testing.B) {
-			from, to := pair(b)
-			var n Nonce
-			dst := make([]byte, size)
-			sealed := make([][]byte, 4096)
-			for i := range sealed {
-				sealed[i] = seal(b, from, uint64(i), make([]byte, size))
+	eachBenchmark(b, func(b *testing.B, from, to *Session, size int) {
+		var n Nonce
+		dst := make([]byte, size)
+		sealed := make([][]byte, 4096)
+		for i := range sealed {
+			sealed[i] = seal(b, from, uint64(i), make([]byte, size))
+		}
+		i := 0
+		for b.Loop() {
+			if i == len(sealed) {
+				i = 0
+				to.window.Reset() // about 0.2 us in 4096 packets
 			}
-			b.SetBytes(int64(size))
-			b.ReportAllocs()
-			i := 0
-			for b.Loop() {
-				if i == len(sealed) {
-					i = 0
-					to.window.Reset() // about 0.2 us in 4096 packets
-				}
-				if _, err := to.Open(dst, sealed[i], &n); err != nil {
-					b.Fatal(err)
-				}
-				i++
+			if _, err := to.Open(dst, sealed[i], &n); err != nil {
+				b.Fatal(err)
 			}
-			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "packets/s")
-		})
-	}
+			i++
+		}
+	})
 }
