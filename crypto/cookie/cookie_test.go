@@ -28,19 +28,19 @@ var (
 
 const sender = 0x11223344
 
-// message is an initiation or response that nothing looks into.
+// message is an initiation, KEM part or response that nothing looks into.
 func message(typ byte) []byte {
-	size := noise.InitiationSize
-	if typ == noise.TypeResponse {
-		size = noise.ResponseSize
-	}
+	size := map[byte]int{
+		noise.TypeInitiation: noise.InitiationSize, noise.TypeResponse: noise.ResponseSize,
+		noise.TypeHybridInitiation: noise.HybridInitiationSize, noise.TypeKEM: noise.KEMSize, noise.TypeHybridResponse: noise.HybridResponseSize,
+	}[typ]
 	msg := bytes.Repeat([]byte{0xa5}, size)
 	binary.LittleEndian.PutUint32(msg, uint32(typ))
 	binary.LittleEndian.PutUint32(msg[4:], sender)
 	return msg
 }
 
-var stampedTypes = []byte{noise.TypeInitiation, noise.TypeResponse}
+var stampedTypes = []byte{noise.TypeInitiation, noise.TypeResponse, noise.TypeHybridInitiation, noise.TypeHybridResponse}
 
 func reply(t testing.TB, c *Checker, msg []byte, src netip.AddrPort, now time.Duration) []byte {
 	t.Helper()
@@ -86,8 +86,8 @@ func TestMAC1(t *testing.T) {
 				t.Errorf("type %d: accepted with bit %d flipped", typ, bit)
 			}
 		}
-		for length := range 200 {
-			if bad := append(bytes.Clone(msg), make([]byte, 200)...)[:length]; length != len(msg) && c.CheckMAC1(bad) {
+		for length := range len(msg) + 50 {
+			if bad := append(bytes.Clone(msg), make([]byte, 50)...)[:length]; length != len(msg) && c.CheckMAC1(bad) {
 				t.Errorf("type %d: accepted with length %d", typ, length)
 			}
 		}
@@ -395,7 +395,10 @@ func TestAllocations(t *testing.T) {
 	NewStamper(responder).Stamp(good, 0)
 	bad := bytes.Clone(good)
 	bad[60] ^= 1
-	for name, msg := range map[string][]byte{"right": good, "wrong": bad, "short": good[:100], "empty": nil} {
+	kem, hybrid := message(noise.TypeKEM), message(noise.TypeHybridResponse)
+	NewStamper(responder).StampKEM(kem)
+	NewStamper(responder).Stamp(hybrid, 0)
+	for name, msg := range map[string][]byte{"right": good, "wrong": bad, "short": good[:100], "empty": nil, "KEM": kem, "hybrid": hybrid} {
 		if avg := testing.AllocsPerRun(500, func() { c.CheckMAC1(msg) }); avg != 0 {
 			t.Errorf("CheckMAC1 of a %s message allocates %v times", name, avg)
 		}
@@ -494,6 +497,9 @@ func FuzzChecker(f *testing.F) {
 		f.Add(msg)
 		f.Add(msg[:len(msg)-1])
 	}
+	kem := message(noise.TypeKEM)
+	NewStamper(responder).StampKEM(kem)
+	f.Add(kem)
 	f.Add([]byte{1, 0, 0, 0})
 	c := NewChecker(responder)
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -503,12 +509,20 @@ func FuzzChecker(f *testing.F) {
 		if !bytes.Equal(data, before) {
 			t.Fatal("the message was changed")
 		}
+		if accepted := c.AcceptsMAC2(data, home, 0); ok && accepted && !isZero(mac2Of(data)) {
+			t.Error("accepted a mac2 before there was a secret")
+		}
 		if !ok {
 			return
 		}
 		again := bytes.Clone(data)
-		NewStamper(responder).Stamp(again, 0)
-		if !bytes.Equal(mac1Of(again), mac1Of(data)) {
+		if stamped(data) {
+			NewStamper(responder).Stamp(again, 0)
+		} else {
+			NewStamper(responder).StampKEM(again)
+		}
+		_, want, _ := splitMAC1(again)
+		if _, mac1, _ := splitMAC1(data); !bytes.Equal(mac1, want) {
 			t.Error("another mac1 is right as well")
 		}
 	})
