@@ -49,6 +49,22 @@ func peerTargets(t *config.Tunnel) (map[crypto.PublicKey][]resolve.Target, error
 	return out, nil
 }
 
+// wireOf is the wire of that name in a configuration. config has no other names.
+func wireOf(w config.Wire) tunnel.Wire {
+	if w == config.WireCulvert {
+		return tunnel.Culvert
+	}
+	return tunnel.WireGuard
+}
+
+// overheadOf is what a packet of a tunnel grows by on its way, for an automatic MTU.
+func overheadOf(t *config.Tunnel) int {
+	if t.Speaks(config.WireCulvert) {
+		return setup.NativeOverhead
+	}
+	return setup.WireGuardOverhead
+}
+
 // changeTo is the change that makes a tunnel what its configuration says. before is the configuration in force, nil
 // for a new tunnel; what did not change there is left alone where the tunnel may have moved on by itself: endpoints,
 // which follow roaming peers, and a port that the kernel picked.
@@ -68,8 +84,9 @@ func changeTo(t, before *config.Tunnel) (tunnel.Change, error) {
 	}
 	for i := range t.Peers {
 		p := &t.Peers[i]
+		wire := wireOf(p.Wire)
 		pc := tunnel.PeerChange{
-			PublicKey: p.PublicKey, PresharedKey: &p.PresharedKey, Keepalive: &p.Keepalive, ReplaceAllowedIPs: true,
+			PublicKey: p.PublicKey, Wire: &wire, PresharedKey: &p.PresharedKey, Keepalive: &p.Keepalive, ReplaceAllowedIPs: true,
 		}
 		for _, a := range p.AllowedIPs {
 			pc.AllowedIPs = append(pc.AllowedIPs, tunnel.AllowedIPChange{Prefix: a.Prefix})

@@ -92,7 +92,9 @@ func (s *system) kernel() kernel {
 			}
 			return applied{remove: func() error { s.undo(step); return nil }}, nil
 		},
-		autoMTU: func(context.Context, string, uint32, []netip.Addr) (int, error) { return s.mtu, nil },
+		autoMTU: func(_ context.Context, _ string, _ uint32, overhead int, _ []netip.Addr) (int, error) {
+			return s.mtu + setup.WireGuardOverhead - overhead, nil
+		},
 		program: lookProgram,
 		lookup: func(_ context.Context, name string) ([]netip.Addr, error) {
 			if a, ok := s.names[name]; ok {

@@ -34,7 +34,7 @@ type kernel struct {
 	network   transport.Network
 	serveWG   func(folder, name string, e engine, logf func(string, ...any)) (*wgSocket, error)
 	apply     func(context.Context, setup.L3) (applied, error)
-	autoMTU   func(ctx context.Context, link string, mark uint32, endpoints []netip.Addr) (int, error)
+	autoMTU   func(ctx context.Context, link string, mark uint32, overhead int, endpoints []netip.Addr) (int, error)
 	lookup    func(ctx context.Context, name string) ([]netip.Addr, error)
 	program   func(name string) (path string, err error)
 }
@@ -75,8 +75,8 @@ func linux() kernel {
 			}
 			return applied{a.Mark, a.Warnings, a.Remove}, nil
 		},
-		autoMTU: func(ctx context.Context, link string, mark uint32, endpoints []netip.Addr) (int, error) {
-			return setup.AutoMTU(ctx, "", link, mark, setup.WireGuardOverhead, endpoints)
+		autoMTU: func(ctx context.Context, link string, mark uint32, overhead int, endpoints []netip.Addr) (int, error) {
+			return setup.AutoMTU(ctx, "", link, mark, overhead, endpoints)
 		},
 		lookup: func(ctx context.Context, name string) ([]netip.Addr, error) {
 			return net.DefaultResolver.LookupNetIP(ctx, "ip", name)

@@ -24,7 +24,7 @@ type liveTunnel struct {
 	kernel kernel
 	log    *slog.Logger
 	file   *config.File
-	conf   config.Tunnel // in force
+	conf   config.Tunnel // in force; changed under linkMu
 	hooks  hooks
 
 	engine   engine
@@ -133,6 +133,7 @@ func (t *liveTunnel) startEngine(infof func(string, ...any)) (*observedNetwork, 
 		Debugf:           func(format string, args ...any) { t.log.Debug(fmt.Sprintf(format, args...)) },
 		HandshakeFailing: t.handshakeFailing,
 		LinkUp:           t.linkUp,
+		Agent:            agent(),
 	})
 	if err != nil {
 		return nil, errors.Join(err, dev.Close())
@@ -236,7 +237,7 @@ func (t *liveTunnel) computeMTU(ctx context.Context, conf *config.Tunnel) (int, 
 			endpoints = append(endpoints, p.Endpoint.Remote.Addr())
 		}
 	}
-	mtu, err := t.kernel.autoMTU(ctx, conf.Name, status.Mark, endpoints)
+	mtu, err := t.kernel.autoMTU(ctx, conf.Name, status.Mark, overheadOf(conf), endpoints)
 	if err != nil {
 		return 0, err
 	}

@@ -24,6 +24,35 @@ Prints the module version, the revision it was built from, and the Go release.
 	}
 }
 
+// agent is how this program names itself to peers on the native wire: its name, version and, where the version does not tell,
+// revision, in at most 64 printable bytes.
+func agent() string {
+	v, revision := "", ""
+	if bi, ok := debug.ReadBuildInfo(); ok {
+		v = bi.Main.Version
+		for _, s := range bi.Settings {
+			if s.Key == "vcs.revision" {
+				revision = s.Value
+			}
+		}
+	}
+	return agentText(v, revision)
+}
+
+func agentText(version, revision string) string {
+	text := "culvert"
+	for _, r := range " " + version {
+		if len(text) < 64 && r < 0x7f && r >= ' ' {
+			text += string(r)
+		}
+	}
+	text = strings.TrimRight(text, " ")
+	if len(revision) >= 12 && len(text) <= 64-13 && (version == "" || version == "(devel)") {
+		text += " " + revision[:12]
+	}
+	return text
+}
+
 // version describes the build, from what the Go toolchain recorded in the binary.
 func version() string {
 	bi, ok := debug.ReadBuildInfo()

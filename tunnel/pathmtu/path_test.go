@@ -1,8 +1,10 @@
 package pathmtu
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 )
@@ -71,6 +73,7 @@ func (p *path) pump() {
 			p.search.ProbeRefused(id, p.now)
 		} else if size <= p.carries && p.random.Float64() >= p.loss && p.random.Float64() >= p.loss {
 			p.acks = append(p.acks, ack{p.now + 2*p.delay, id})
+			slices.SortStableFunc(p.acks, func(a, b ack) int { return cmp.Compare(a.at, b.at) })
 		}
 		p.note()
 	}

@@ -349,7 +349,11 @@ func (s *Search) conclude(now time.Duration) {
 		}
 	}
 	if s.lost >= maxProbes {
-		s.restart(s.Size(), now) // a black hole (RFC 8899 §4.3)
+		// A black hole (RFC 8899 §4.3), or loss that looked like one: what worked is asked for again beside the search
+		// below it.
+		size := s.Size()
+		s.restart(0, now)
+		s.suspects = append(s.suspects, suspect{size: size})
 		return
 	}
 	s.settleIfDone(now)
