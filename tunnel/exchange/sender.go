@@ -27,6 +27,7 @@ type Sender struct {
 	bytes int     // of all but the first message of a session
 	rtt   time.Duration
 
+	begun   bool // session is set
 	running bool
 	session uint64
 	acked   uint64 // the last number acknowledged under the session
@@ -73,16 +74,18 @@ func encodedSize(m message.Message) (int, error) {
 
 // Restart goes over to another session: from now on messages are to be sent under it, numbered from 1, beginning with
 // first if that is not nil and going on with what was not acknowledged so far, in order. A first message of an earlier session
-// that was not acknowledged is dropped. For the session there is already, it does nothing. Errors are those of
+// that was not acknowledged is dropped. For the session there is already, it only ends a pause. Errors are those of
 // [message.Encode] for first, which is then left out.
 func (s *Sender) Restart(session uint64, first message.Message, now time.Duration) error {
-	if s.running && s.session == session {
+	if s.begun && s.session == session {
+		s.running = true
 		return nil
 	}
 	if len(s.queue) > 0 && s.queue[0].first {
 		s.drop()
 	}
-	s.running, s.session, s.acked, s.sent, s.at = true, session, 0, false, now
+	s.begun, s.running = true, true
+	s.session, s.acked, s.sent, s.at = session, 0, false, now
 	if first == nil {
 		return nil
 	}
@@ -120,7 +123,7 @@ func (s *Sender) Next(now time.Duration) (number uint64, m message.Message, ok b
 // Acked says that the peer acknowledged number in an [message.Ack] received under the session. Only the outstanding message of
 // the session there is can be acknowledged: others are ignored.
 func (s *Sender) Acked(session, number uint64, now time.Duration) {
-	if !s.running || session != s.session || !s.sent || number != s.acked+1 {
+	if !s.begun || session != s.session || !s.sent || number != s.acked+1 {
 		return
 	}
 	s.acked, s.sent, s.at = number, false, now
