@@ -77,10 +77,13 @@ func FinishElided(packet []byte) (o Offload, ok bool) {
 
 // putPseudoSum writes the sum of the pseudo-header into the checksum field of a packet for which [Elided] holds.
 func putPseudoSum(packet []byte, start, offset int) {
-	addresses, proto := packet[8:ipv6Header], uint16(protoTCP)
+	var addresses []byte
 	if packet[0]>>4 == 4 {
 		addresses = packet[12:ipv4Header]
+	} else {
+		addresses = packet[8:ipv6Header]
 	}
+	proto := uint16(protoTCP)
 	if offset == udpChecksum {
 		proto = protoUDP
 	}
