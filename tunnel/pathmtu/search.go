@@ -102,7 +102,7 @@ type probe struct {
 	wave    uint64
 	size    int
 	confirm bool // of the size in use, rather than of a larger one
-	done    bool // answered or refused
+	done    bool // answered, or refused with its size
 }
 
 // New returns a search for sizes up to max, which is what a packet of the inner MTU takes: more is of no use. It does
@@ -145,18 +145,16 @@ func (s *Search) Moved(now time.Duration) {
 	s.hint = hint
 }
 
-// TooBig says that the kernel refused a datagram of size bytes of data as longer than the path takes (EMSGSIZE). If that is a size
-// in use the search starts anew from [Base], below it.
+// TooBig says that the kernel refused a datagram of size bytes, of data or a probe, as longer than the path takes (EMSGSIZE):
+// that size fails at once. If it is one in use the search starts anew from [Base], below it.
 func (s *Search) TooBig(size int, now time.Duration) {
-	if !s.begun || size <= Base || s.failed != 0 && size > s.failed {
-		return
-	}
-	if size <= s.Size() {
+	switch {
+	case !s.begun || size <= Base:
+	case size <= s.Size():
 		s.restart(size, now)
-		return
+	default:
+		s.refuse(size, now)
 	}
-	s.fail(size)
-	s.settleIfDone(now)
 }
 
 // SetMax changes the largest size of use, with the inner MTU.
@@ -408,28 +406,29 @@ func (s *Search) Acked(id uint64, now time.Duration) {
 	s.settleIfDone(now)
 }
 
-// ProbeRefused says that the kernel refused the probe id as longer than the path takes (EMSGSIZE): its size fails at once.
+// ProbeRefused says that the kernel refused the probe id, which [Search.Next] gave out, as longer than the path takes
+// (EMSGSIZE). It is [Search.TooBig] with the probe's size, if the probe is of the path there is.
 func (s *Search) ProbeRefused(id uint64, now time.Duration) {
-	p := &s.ring[id%remembered]
-	if id == 0 || p.id != id || p.done || p.size == Base {
-		return
-	}
-	p.done = true
-	if p.confirm {
+	if p := s.ring[id%remembered]; id != 0 && p.id == id && !p.done {
 		s.TooBig(p.size, now)
-		return
 	}
-	if p.size <= s.size {
-		return
+}
+
+// refuse fails a size that is not in use, without waiting for probes of it. The wave goes on with what is to be asked
+// instead, so that its control counts for that too.
+func (s *Search) refuse(size int, now time.Duration) {
+	s.fail(size)
+	for i := range s.ring {
+		if s.ring[i].size >= size {
+			s.ring[i].done = true
+		}
 	}
-	s.fail(p.size)
-	// The wave goes on with what is to be asked instead, so that the control counts for that too.
-	s.pending = slices.DeleteFunc(s.pending, func(size int) bool { return size >= p.size })
+	s.pending = slices.DeleteFunc(s.pending, func(waits int) bool { return waits >= size })
 	if s.waiting && s.searching {
 		var buf [waveMax]int
-		for _, size := range s.wanted(buf[:0]) {
-			if !slices.Contains(s.pending, size) && !s.inFlight(size) {
-				s.pending = append(s.pending, size)
+		for _, wanted := range s.wanted(buf[:0]) {
+			if !slices.Contains(s.pending, wanted) && !s.inFlight(wanted) {
+				s.pending = append(s.pending, wanted)
 			}
 		}
 	}
