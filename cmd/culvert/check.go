@@ -91,6 +91,7 @@ func summarize(b io.Writer, t *config.Tunnel) {
 	for _, p := range t.Peers {
 		fmt.Fprintf(b, "  peer %s\n", p.Name)
 		line("  public key %s", p.PublicKey)
+		line("  speaks the %s wire", p.Wire)
 		if !p.PresharedKey.IsZero() {
 			line("  with a preshared key")
 		}

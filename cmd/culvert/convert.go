@@ -5,12 +5,13 @@ import (
 	"time"
 
 	"culvert/cmd/culvert/control"
+	"culvert/crypto"
 	"culvert/tunnel"
 )
 
 // statusOf is a tunnel's status as the control protocol shows it, field by field: keys stay behind, and the form others
-// rely on does not follow the engine's types.
-func statusOf(s tunnel.Status) control.Tunnel {
+// rely on does not follow the engine's types. names are those peers have in the configuration file.
+func statusOf(s tunnel.Status, names map[crypto.PublicKey]string) control.Tunnel {
 	t := control.Tunnel{
 		Interface: s.Name, Up: s.Up, ListenPort: s.ListenPort, FwMark: s.Mark, MTU: s.MTU, UnderLoad: s.UnderLoad,
 		Peers: []control.Peer{}, Drops: s.Drops,
@@ -31,9 +32,9 @@ func statusOf(s tunnel.Status) control.Tunnel {
 	}
 	for _, p := range s.Peers {
 		q := control.Peer{
-			PublicKey: p.PublicKey, PresharedKey: p.HasPresharedKey, Endpoint: p.EndpointText, Source: p.Source,
+			PublicKey: p.PublicKey, Name: names[p.PublicKey], PresharedKey: p.HasPresharedKey, Endpoint: p.EndpointText, Source: p.Source,
 			AllowedIPs: p.AllowedIPs, Keepalive: int(p.Keepalive / time.Second), HandshakeAttempts: p.HandshakeAttempts,
-			Wire: p.Wire, Suite: p.Suite, ReceivedBytes: p.ReceivedBytes, SentBytes: p.SentBytes,
+			Wire: p.Wire, Suite: p.Suite, PostQuantum: p.PostQuantum, Native: nativeOf(p.Native), ReceivedBytes: p.ReceivedBytes, SentBytes: p.SentBytes,
 			ReceivedPackets: p.ReceivedPackets, SentPackets: p.SentPackets, StagedBytes: p.StagedBytes,
 		}
 		if !p.LastHandshake.IsZero() {
@@ -45,4 +46,15 @@ func statusOf(s tunnel.Status) control.Tunnel {
 		t.Peers = append(t.Peers, q)
 	}
 	return t
+}
+
+func nativeOf(n *tunnel.NativeStatus) *control.Native {
+	if n == nil {
+		return nil
+	}
+	return &control.Native{
+		PathMTU: n.PathMTU, InnerMTU: n.InnerMTU, PathSettled: n.PathSettled,
+		RTT: n.RTT.Seconds(), RTTMin: n.RTTMin.Seconds(), RTTVar: n.RTTDeviation.Seconds(), Loss: n.Loss,
+		Agent: n.Agent, PeerMTU: n.PeerMTU,
+	}
 }

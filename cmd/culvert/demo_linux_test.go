@@ -55,13 +55,14 @@ func interfaces(t *testing.T) string {
 	return strings.Join(names, " ")
 }
 
-func checkDemo(t *testing.T, out []byte, devices string, daemons int) {
+func checkDemo(t *testing.T, out []byte, devices, wire string, daemons int) {
 	t.Helper()
 	var r demoResult
 	if err := json.Unmarshal(out, &r); err != nil {
 		t.Fatalf("%v:\n%s", err, out)
 	}
-	if r.Devices != devices || r.Wire != "wireguard" || r.FirstPing <= 0 || r.RTT.Count == 0 || r.RTT.Min > r.RTT.Mean || r.RTT.Mean > r.RTT.Max ||
+	if r.Devices != devices || r.Wire != wire || r.Suite == "" || r.PostQuantum != (wire == "culvert") || (r.PathMTU > 0) != r.PostQuantum ||
+		(r.TunnelRTT > 0) != r.PostQuantum || r.FirstPing <= 0 || r.RTT.Count == 0 || r.RTT.Min > r.RTT.Mean || r.RTT.Mean > r.RTT.Max ||
 		r.Bytes == 0 || r.Rate <= 0 || r.Seconds <= 0 || len(r.PeakRSS) != daemons || r.PeakRSS[0] == 0 {
 		t.Errorf("the result is %s", out)
 	}
@@ -71,16 +72,18 @@ func TestDemo(t *testing.T) {
 	lab.NeedNetns(t)
 	lab.NeedTun(t)
 	before := interfaces(t)
-	cmd := demoCommand(t, "--duration", "500ms", "--json")
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatalf("%v\n%s", err, stderr.Bytes())
-	}
-	checkDemo(t, out, "tun", 2)
-	if left := leftovers(t, cmd.Process.Pid); left != nil {
-		t.Errorf("left behind: %v", left)
+	for wire, args := range map[string][]string{"culvert": nil, "wireguard": {"--wire", "wireguard"}} {
+		cmd := demoCommand(t, append(args, "--duration", "500ms", "--json")...)
+		var stderr bytes.Buffer
+		cmd.Stderr = &stderr
+		out, err := cmd.Output()
+		if err != nil {
+			t.Fatalf("%s: %v\n%s", wire, err, stderr.Bytes())
+		}
+		checkDemo(t, out, "tun", wire, 2)
+		if left := leftovers(t, cmd.Process.Pid); left != nil {
+			t.Errorf("left behind: %v", left)
+		}
 	}
 	if after := interfaces(t); after != before {
 		t.Errorf("interfaces before: %s, after: %s", before, after)
@@ -178,15 +181,21 @@ func TestDemoWithoutRoot(t *testing.T) {
 	}
 	text := *cmd
 	out, err := text.CombinedOutput()
-	if err != nil || !strings.Contains(string(out), "network stacks in memory") || !strings.Contains(string(out), "TCP, one flow") {
+	if err != nil || !strings.Contains(string(out), "network stacks in memory") || !strings.Contains(string(out), "TCP, one flow") ||
+		!strings.Contains(string(out), "culvert (X25519 + ML-KEM-768, ") {
 		t.Errorf("%v:\n%s", err, out)
 	}
-	cmd.Args = append(cmd.Args, "--json")
-	out, err = cmd.Output()
-	if err != nil {
+	asJSON := *cmd
+	asJSON.Args = append(asJSON.Args, "--json")
+	if out, err = asJSON.Output(); err != nil {
 		t.Fatal(err)
 	}
-	checkDemo(t, out, "memory", 1)
+	checkDemo(t, out, "memory", "culvert", 1)
+	cmd.Args = append(cmd.Args, "--json", "--wire", "wireguard")
+	if out, err = cmd.Output(); err != nil {
+		t.Fatal(err)
+	}
+	checkDemo(t, out, "memory", "wireguard", 1)
 }
 
 // Also at its very start, when the daemons are not up yet, what an interrupted demo says is true.

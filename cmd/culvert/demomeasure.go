@@ -13,6 +13,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"culvert/cmd/culvert/control"
 )
 
 // demoEnds are two ends of a tunnel, a and b, with what it takes to send something from a to b.
@@ -22,6 +24,7 @@ type demoEnds struct {
 	dial    func(ctx context.Context) (net.Conn, error)
 	pinger  func() (echoConn, error)
 	usage   func() (usage, error)
+	peer    func() (control.Peer, error) // b as a knows it
 	close   func() error
 }
 
@@ -45,6 +48,13 @@ type demoResult struct {
 	Devices     string   `json:"devices"` // "tun", or "memory"
 	Because     string   `json:"because,omitempty"`
 	Wire        string   `json:"wire"`
+	Suite       string   `json:"suite"`
+	PostQuantum bool     `json:"post_quantum"`
+	PathMTU     int      `json:"path_mtu,omitempty"` // these on the native wire only: see culvert status --json
+	InnerMTU    int      `json:"inner_mtu,omitempty"`
+	PathSettled bool     `json:"path_mtu_settled,omitempty"`
+	TunnelRTT   float64  `json:"tunnel_rtt_ms,omitempty"` // as the daemon measured it, smoothed
+	TunnelMin   float64  `json:"tunnel_rtt_min_ms,omitempty"`
 	FirstPing   float64  `json:"first_ping_ms"` // the handshake included; in memory UDP is echoed in place of ICMP
 	RTT         rtts     `json:"rtt_ms"`
 	LoadedRTT   rtts     `json:"loaded_rtt_ms"` // while TCP is sent
@@ -55,6 +65,8 @@ type demoResult struct {
 	PeakRSS     []uint64 `json:"peak_rss_bytes"`
 	PingsLost   int      `json:"pings_lost"`
 	PingsLostIn int      `json:"pings_lost_loaded"`
+
+	peer control.Peer
 }
 
 // rtts sums up round trip times.
@@ -84,7 +96,7 @@ const (
 
 // measure sends pings and then TCP from a to b.
 func measure(ctx context.Context, s *show, ends *demoEnds, length time.Duration) (*demoResult, error) {
-	r := &demoResult{Devices: ends.devices, Wire: "wireguard"}
+	r := &demoResult{Devices: ends.devices}
 	conn, err := ends.pinger()
 	if err != nil {
 		return nil, fmt.Errorf("cannot open a socket for pings: %w", err)
@@ -101,7 +113,25 @@ func measure(ctx context.Context, s *show, ends *demoEnds, length time.Duration)
 		return nil, err
 	}
 	s.step("%s", r.RTT)
-	return r, r.transfer(ctx, s, ends, ping, length)
+	if err := r.transfer(ctx, s, ends, ping, length); err != nil {
+		return nil, err
+	}
+	peer, err := ends.peer()
+	if err != nil {
+		return nil, err
+	}
+	r.describe(peer)
+	return r, nil
+}
+
+// describe notes what the tunnel says of itself.
+func (r *demoResult) describe(p control.Peer) {
+	r.peer = p
+	r.Wire, r.Suite, r.PostQuantum = p.Wire, p.Suite, p.PostQuantum
+	if n := p.Native; n != nil {
+		r.PathMTU, r.InnerMTU, r.PathSettled = n.PathMTU, n.InnerMTU, n.PathSettled
+		r.TunnelRTT, r.TunnelMin = 1000*n.RTT, 1000*n.RTTMin
+	}
 }
 
 // transfer sends TCP for the given time, with pings beside it.
@@ -325,7 +355,18 @@ func (r *demoResult) write(w io.Writer) error {
 		fmt.Fprintf(b, "\nIn memory (%s), which says little about speed: real devices need root and /dev/net/tun.\n", r.Because)
 		who, probe = "the whole process", "UDP echo"
 	}
-	fmt.Fprintf(b, "\n%-31s%.2f ms\n", "handshake and first "+probe, r.FirstPing)
+	quantum := "post-quantum"
+	if !r.PostQuantum {
+		quantum = "not post-quantum"
+	}
+	fmt.Fprintf(b, "\n%-31s%s, %s\n", "wire", wireText(r.peer), quantum)
+	if n := r.peer.Native; n != nil {
+		fmt.Fprintf(b, "%-31s%s\n", "path MTU", pathText(n))
+		if n.RTT != 0 {
+			fmt.Fprintf(b, "%-31s%s, min %s\n", "RTT by the tunnel itself", secondsText(n.RTT), secondsText(n.RTTMin))
+		}
+	}
+	fmt.Fprintf(b, "%-31s%.2f ms\n", "handshake and first "+probe, r.FirstPing)
 	fmt.Fprintf(b, "%-31s%s\n", probe+", idle", r.RTT)
 	if r.LoadedRTT.Count > 0 {
 		fmt.Fprintf(b, "%-31s%s\n", probe+", while TCP is sent", r.LoadedRTT)

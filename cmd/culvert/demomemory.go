@@ -10,6 +10,8 @@ import (
 
 	"golang.zx2c4.com/wireguard/tun/netstack"
 
+	"culvert/cmd/culvert/control"
+	"culvert/config"
 	"culvert/crypto"
 	"culvert/setup"
 	"culvert/transport"
@@ -26,7 +28,7 @@ type memoryEnd struct {
 }
 
 // demoInMemory starts two engines in this process; their UDP goes over the loopback.
-func demoInMemory(ctx context.Context, s *show) (_ *demoEnds, err error) {
+func demoInMemory(ctx context.Context, s *show, wire config.Wire) (_ *demoEnds, err error) {
 	var u undo
 	defer func() {
 		if err != nil {
@@ -36,14 +38,14 @@ func demoInMemory(ctx context.Context, s *show) (_ *demoEnds, err error) {
 	a := &memoryEnd{inner: netip.MustParseAddr("10.77.0.1")}
 	b := &memoryEnd{inner: netip.MustParseAddr("10.77.0.2")}
 	for _, e := range []*memoryEnd{a, b} {
-		if err := e.start(ctx, &u); err != nil {
+		if err := e.start(ctx, &u, wire); err != nil {
 			return nil, err
 		}
 	}
-	if err := a.connect(b); err != nil {
+	if err := a.connect(b, wireOf(wire)); err != nil {
 		return nil, err
 	}
-	if err := b.connect(a); err != nil {
+	if err := b.connect(a, wireOf(wire)); err != nil {
 		return nil, err
 	}
 	at := netip.AddrPortFrom(b.inner, demoPort)
@@ -53,7 +55,7 @@ func demoInMemory(ctx context.Context, s *show) (_ *demoEnds, err error) {
 	}
 	u.add("end the echo", echo.Close)
 	go echoUDP(echo)
-	s.step("two engines over UDP on 127.0.0.1: %s to %s", a.inner, b.inner)
+	s.step("two engines on the %s wire over UDP on 127.0.0.1: %s to %s", wire, a.inner, b.inner)
 	return &demoEnds{
 		devices: "memory",
 		listen: func() (net.Listener, error) {
@@ -70,22 +72,24 @@ func demoInMemory(ctx context.Context, s *show) (_ *demoEnds, err error) {
 			cpu, rss, err := processUsage("self")
 			return usage{cpu, []uint64{rss}}, err
 		},
+		peer:  a.peer,
 		close: u.run,
 	}, nil
 }
 
-func (e *memoryEnd) start(ctx context.Context, u *undo) (err error) {
+func (e *memoryEnd) start(ctx context.Context, u *undo, wire config.Wire) (err error) {
 	if e.key, err = crypto.GeneratePrivateKey(); err != nil {
 		return err
 	}
-	tun, stack, err := netstack.CreateNetTUN([]netip.Addr{e.inner}, nil, setup.DefaultMTU)
+	mtu := setup.DefaultMTU + setup.WireGuardOverhead - overheadOf(&config.Tunnel{Wire: wire})
+	tun, stack, err := netstack.CreateNetTUN([]netip.Addr{e.inner}, nil, mtu)
 	if err != nil {
 		return fmt.Errorf("cannot make a network stack: %w", err)
 	}
 	e.stack = stack
 	dev := device.FromTUN(tun)
 	network := observe(transport.UDP{})
-	e.engine, err = tunnel.New(dev, network, tunnel.Options{})
+	e.engine, err = tunnel.New(dev, network, tunnel.Options{Agent: agent()})
 	if err != nil {
 		return errors.Join(err, dev.Close())
 	}
@@ -97,16 +101,26 @@ func (e *memoryEnd) start(ctx context.Context, u *undo) (err error) {
 }
 
 // connect makes the other end a peer.
-func (e *memoryEnd) connect(to *memoryEnd) error {
+func (e *memoryEnd) connect(to *memoryEnd, wire tunnel.Wire) error {
 	port, err := to.port()
 	if err != nil {
 		return err
 	}
 	at := transport.Endpoint{Remote: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port)}
 	return e.engine.Configure(tunnel.Change{Peers: []tunnel.PeerChange{{
-		PublicKey: to.key.Public(), Endpoint: &at,
+		PublicKey: to.key.Public(), Wire: &wire, Endpoint: &at,
 		AllowedIPs: []tunnel.AllowedIPChange{{Prefix: netip.PrefixFrom(to.inner, 32)}},
 	}}})
+}
+
+// peer is what the engine says of the other end.
+func (e *memoryEnd) peer() (control.Peer, error) {
+	s := e.engine.Status()
+	s.PrivateKey.Zero()
+	if len(s.Peers) != 1 {
+		return control.Peer{}, errors.New("an engine has lost its peer")
+	}
+	return statusOf(s, nil).Peers[0], nil
 }
 
 // port is the UDP port the kernel picked. The engine notes it a moment after the socket is open.

@@ -16,6 +16,8 @@ import (
 	"syscall"
 	"time"
 
+	"culvert/cmd/culvert/control"
+	"culvert/config"
 	"culvert/crypto"
 	"culvert/setup"
 )
@@ -43,7 +45,7 @@ type demoEnd struct {
 }
 
 // demoInNamespaces makes two namespaces and starts a daemon in each.
-func (p *program) demoInNamespaces(ctx context.Context, s *show) (_ *demoEnds, err error) {
+func (p *program) demoInNamespaces(ctx context.Context, s *show, wire config.Wire) (_ *demoEnds, err error) {
 	reapDemos()
 	var u undo
 	defer func() {
@@ -80,10 +82,10 @@ func (p *program) demoInNamespaces(ctx context.Context, s *show) (_ *demoEnds, e
 		return nil, err
 	}
 	s.step("two namespaces, %s and %s, joined by a veth pair", a.namespace.Name(), b.namespace.Name())
-	if err := a.writeConfig(b); err != nil {
+	if err := a.writeConfig(b, wire); err != nil {
 		return nil, err
 	}
-	if err := b.writeConfig(a); err != nil {
+	if err := b.writeConfig(a, wire); err != nil {
 		return nil, err
 	}
 	for _, e := range both {
@@ -92,7 +94,7 @@ func (p *program) demoInNamespaces(ctx context.Context, s *show) (_ *demoEnds, e
 			return nil, err
 		}
 	}
-	s.step("two daemons, tunnel demo: %s to %s", a.inner, b.inner)
+	s.step("two daemons, tunnel demo on the %s wire: %s to %s", wire, a.inner, b.inner)
 	return &demoEnds{
 		devices: "tun",
 		listen: func() (l net.Listener, err error) {
@@ -130,12 +132,28 @@ func (p *program) demoInNamespaces(ctx context.Context, s *show) (_ *demoEnds, e
 			}
 			return sum, nil
 		},
+		peer:  a.peer,
 		close: u.run,
 	}, nil
 }
 
+// runDir is where the daemon has its control socket.
+func (e *demoEnd) runDir() string { return filepath.Join(e.dir, "run") }
+
+// peer is what the daemon says of the other end.
+func (e *demoEnd) peer() (control.Peer, error) {
+	in, err := control.Status(e.runDir(), "demo")
+	if err != nil {
+		return control.Peer{}, errors.Join(fmt.Errorf("status of daemon %s: %w", e.letter, err), e.lastWords())
+	}
+	if len(in.Tunnels) != 1 || len(in.Tunnels[0].Peers) != 1 {
+		return control.Peer{}, fmt.Errorf("daemon %s has lost its peer", e.letter)
+	}
+	return in.Tunnels[0].Peers[0], nil
+}
+
 // writeConfig writes the end's configuration, with the other end as its peer.
-func (e *demoEnd) writeConfig(peer *demoEnd) error {
+func (e *demoEnd) writeConfig(peer *demoEnd, wire config.Wire) error {
 	key := e.key.Base64() + "\n"
 	if err := os.WriteFile(filepath.Join(e.dir, "demo.key"), []byte(key), 0o600); err != nil {
 		return err
@@ -144,7 +162,7 @@ func (e *demoEnd) writeConfig(peer *demoEnd) error {
 instance: demo
 tunnels:
   demo:
-    wire: wireguard
+    wire: %s
     listen: %d
     private_key_file: demo.key
     addresses: [%s/24]
@@ -153,7 +171,7 @@ tunnels:
         public_key: %q
         endpoints: ["%s:%d"]
         allowed_ips: [%s/32]
-`, demoPort, e.inner, peer.key.Public(), peer.outer, demoPort, peer.inner)
+`, wire, demoPort, e.inner, peer.key.Public(), peer.outer, demoPort, peer.inner)
 	return os.WriteFile(filepath.Join(e.dir, "demo.yaml"), []byte(text), 0o600)
 }
 
@@ -166,7 +184,7 @@ func (p *program) startDemoDaemon(ctx context.Context, e *demoEnd) error {
 	defer notify.Close()
 	cmd := exec.Command(ownProgram(), "up", "--foreground", filepath.Join(e.dir, "demo.yaml"))
 	cmd.Args[0] = p.name
-	cmd.Env = append(os.Environ(), runDirEnv+"="+filepath.Join(e.dir, "run"), wgDirEnv+"="+filepath.Join(e.dir, "wg"),
+	cmd.Env = append(os.Environ(), runDirEnv+"="+e.runDir(), wgDirEnv+"="+filepath.Join(e.dir, "wg"),
 		"NOTIFY_SOCKET="+notify.LocalAddr().String())
 	cmd.Dir = "/"
 	cmd.Stdout, cmd.Stderr = &e.log, &e.log

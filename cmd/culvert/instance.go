@@ -67,7 +67,7 @@ func (in *instance) status() []control.Tunnel {
 	for _, t := range in.live() {
 		s := t.engine.Status()
 		s.PrivateKey.Zero()
-		c := statusOf(s)
+		c := statusOf(s, t.peerNames())
 		c.Interface = t.hooks.ifname
 		out = append(out, c)
 	}

@@ -23,8 +23,8 @@ import (
 type liveTunnel struct {
 	kernel kernel
 	log    *slog.Logger
-	file   *config.File
-	conf   config.Tunnel // in force; changed under linkMu
+	file   *config.File // in force, as is conf; both are changed under linkMu
+	conf   config.Tunnel
 	hooks  hooks
 
 	engine   engine
@@ -166,6 +166,20 @@ func (t *liveTunnel) linkUp() {
 	t.log.Info("the interface was down; its addresses and routes are back")
 }
 
+// peerNames are the names that peers have in a YAML file. A wg-quick file gives none.
+func (t *liveTunnel) peerNames() map[crypto.PublicKey]string {
+	t.linkMu.Lock()
+	defer t.linkMu.Unlock()
+	if t.file.Format != config.FormatYAML {
+		return nil
+	}
+	names := make(map[crypto.PublicKey]string, len(t.conf.Peers))
+	for i := range t.conf.Peers {
+		names[t.conf.Peers[i].PublicKey] = t.conf.Peers[i].Name
+	}
+	return names
+}
+
 func (t *liveTunnel) setMark(mark uint32) error {
 	return t.engine.Configure(tunnel.Change{Mark: &mark})
 }
@@ -291,7 +305,9 @@ func (t *liveTunnel) reload(ctx context.Context, file *config.File, conf config.
 	if !sameHooks(before.Hooks, conf.Hooks) {
 		remarks = append(remarks, conf.Name+": changed hooks run from the next time on; PreDown and PostDown are the new ones")
 	}
+	t.linkMu.Lock()
 	t.file = file
+	t.linkMu.Unlock()
 	return remarks, nil
 }
 

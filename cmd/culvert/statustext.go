@@ -63,6 +63,9 @@ func writeTunnel(b io.Writer, in control.Instance, t control.Tunnel, now time.Ti
 	}
 	for _, p := range byHandshake(t.Peers) {
 		fmt.Fprintf(b, "\npeer: %s\n", p.PublicKey)
+		if p.Name != "" {
+			field("name", "%s", p.Name)
+		}
 		if p.PresharedKey {
 			field("preshared key", "(hidden)")
 		}
@@ -78,11 +81,15 @@ func writeTunnel(b io.Writer, in control.Instance, t control.Tunnel, now time.Ti
 			allowed = strings.Join(list, ", ")
 		}
 		field("allowed ips", "%s", allowed)
+		field("wire", "%s", wireText(p))
 		if !p.LatestHandshake.IsZero() {
 			field("latest handshake", "%s", ago(now.Sub(p.LatestHandshake)))
 		}
 		if p.HandshakeAttempts > 0 {
 			field("unanswered handshakes", "%d", p.HandshakeAttempts)
+		}
+		if p.Native != nil && p.Suite != "" { // there is a session
+			writeNative(field, p.Native)
 		}
 		if p.ReceivedBytes|p.SentBytes != 0 {
 			field("transfer", "%s received, %s sent", bytesText(p.ReceivedBytes), bytesText(p.SentBytes))
@@ -91,6 +98,49 @@ func writeTunnel(b io.Writer, in control.Instance, t control.Tunnel, now time.Ti
 			field("persistent keepalive", "every %s", duration(time.Duration(p.Keepalive)*time.Second))
 		}
 	}
+}
+
+// wireText words the protocol spoken with a peer, and what it is made of.
+func wireText(p control.Peer) string {
+	parts := []string{"X25519"}
+	if p.PostQuantum {
+		parts[0] += " + ML-KEM-768"
+	}
+	if p.Suite != "" {
+		parts = append(parts, p.Suite)
+	}
+	return fmt.Sprintf("%s (%s)", p.Wire, strings.Join(parts, ", "))
+}
+
+// writeNative writes what is known of a peer on the native wire besides. What the peer says of itself is quoted.
+func writeNative(field func(name, format string, args ...any), n *control.Native) {
+	field("path mtu", "%s", pathText(n))
+	if n.RTT != 0 {
+		field("round trip", "%s, min %s", secondsText(n.RTT), secondsText(n.RTTMin))
+	}
+	if n.Loss != nil {
+		field("loss to peer", "%.1f %%", 100**n.Loss)
+	}
+	if n.Agent != "" {
+		field("peer's program", "%q", n.Agent)
+	}
+}
+
+// pathText words what the path takes.
+func pathText(n *control.Native) string {
+	text := fmt.Sprintf("%d bytes of UDP, %d in the tunnel", n.PathMTU, n.InnerMTU)
+	if !n.PathSettled {
+		text += " (the search for more goes on)"
+	}
+	return text
+}
+
+// secondsText words a short time.
+func secondsText(s float64) string {
+	if s >= 1 {
+		return strconv.FormatFloat(s, 'f', 2, 64) + " s"
+	}
+	return strconv.FormatFloat(1000*s, 'f', 2, 64) + " ms"
 }
 
 // byHandshake sorts peers as wg show does: the latest handshake first.

@@ -42,14 +42,25 @@ func goldenInstances() []control.Instance {
 		Drops: map[string]uint64{"no peer": 3, "bad tag": 20000},
 		Peers: []control.Peer{
 			{
-				PublicKey: crypto.PublicKey{1}, PresharedKey: true, Endpoint: "192.0.2.1:51820", Source: "192.0.2.9",
+				PublicKey: crypto.PublicKey{1}, Name: "branch", PresharedKey: true, Endpoint: "192.0.2.1:51820", Source: "192.0.2.9",
 				AllowedIPs: []netip.Prefix{netip.MustParsePrefix("10.30.0.0/16"), netip.MustParsePrefix("fd20::/64")},
-				Keepalive:  25, LatestHandshake: goldenNow.Add(-63 * time.Second), Wire: "wireguard", Suite: "chacha20-poly1305",
+				Keepalive:  25, LatestHandshake: goldenNow.Add(-63 * time.Second), Wire: "culvert", Suite: "AES-256-GCM", PostQuantum: true,
 				ReceivedBytes: 1536, SentBytes: 5 << 20, ReceivedPackets: 3, SentPackets: 4096,
+				Native: &control.Native{
+					PathMTU: 1449, InnerMTU: 1416, PathSettled: true, RTT: 0.0123, RTTMin: 0.0095, RTTVar: 0.001, Loss: new(0.0125),
+					Agent: `culvert "v1"`, PeerMTU: 1416,
+				},
 			},
-			{PublicKey: crypto.PublicKey{2}, AllowedIPs: []netip.Prefix{}, Wire: "wireguard", HandshakeAttempts: 4, StagedBytes: 84},
 			{
-				PublicKey: crypto.PublicKey{3}, Endpoint: "[2001:db8::1]:1", Wire: "wireguard",
+				PublicKey: crypto.PublicKey{2}, AllowedIPs: []netip.Prefix{}, Wire: "culvert", PostQuantum: true, HandshakeAttempts: 4, StagedBytes: 84,
+				Native: &control.Native{PathMTU: 1232, InnerMTU: 1199},
+			},
+			{
+				PublicKey: crypto.PublicKey{4}, AllowedIPs: []netip.Prefix{}, Wire: "culvert", Suite: "ChaCha20-Poly1305", PostQuantum: true,
+				LatestHandshake: goldenNow, Native: &control.Native{PathMTU: 1232, InnerMTU: 1199},
+			},
+			{
+				PublicKey: crypto.PublicKey{3}, Endpoint: "[2001:db8::1]:1", Wire: "wireguard", Suite: "ChaCha20-Poly1305",
 				AllowedIPs: []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0")}, LatestHandshake: goldenNow, SentBytes: 148,
 			},
 		},

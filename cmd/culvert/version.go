@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"culvert/tunnel/message"
 )
 
 func (p *program) versionCommand() *cobra.Command {
@@ -24,33 +26,13 @@ Prints the module version, the revision it was built from, and the Go release.
 	}
 }
 
-// agent is how this program names itself to peers on the native wire: its name, version and, where the version does not tell,
-// revision, in at most 64 printable bytes.
+// agent is how this program names itself to peers on the native wire, in at most 64 bytes.
 func agent() string {
-	v, revision := "", ""
-	if bi, ok := debug.ReadBuildInfo(); ok {
-		v = bi.Main.Version
-		for _, s := range bi.Settings {
-			if s.Key == "vcs.revision" {
-				revision = s.Value
-			}
-		}
+	name := "culvert"
+	if bi, ok := debug.ReadBuildInfo(); ok && bi.Main.Version != "" {
+		name += " " + bi.Main.Version
 	}
-	return agentText(v, revision)
-}
-
-func agentText(version, revision string) string {
-	text := "culvert"
-	for _, r := range " " + version {
-		if len(text) < 64 && r < 0x7f && r >= ' ' {
-			text += string(r)
-		}
-	}
-	text = strings.TrimRight(text, " ")
-	if len(revision) >= 12 && len(text) <= 64-13 && (version == "" || version == "(devel)") {
-		text += " " + revision[:12]
-	}
-	return text
+	return name[:min(len(name), message.MaxAgent)]
 }
 
 // version describes the build, from what the Go toolchain recorded in the binary.

@@ -245,7 +245,7 @@ func (w *wgInterface) status() []control.Tunnel {
 	}
 	s := e.Status()
 	s.PrivateKey.Zero()
-	return []control.Tunnel{statusOf(s)}
+	return []control.Tunnel{statusOf(s, nil)}
 }
 
 func (w *wgInterface) reload(context.Context) ([]string, error) {

@@ -38,20 +38,36 @@ type Tunnel struct {
 // Peer is one peer of a tunnel.
 type Peer struct {
 	PublicKey         crypto.PublicKey `json:"public_key"`
-	PresharedKey      bool             `json:"preshared_key"` // whether there is one
+	Name              string           `json:"name,omitempty"` // in the configuration file
+	PresharedKey      bool             `json:"preshared_key"`  // whether there is one
 	Endpoint          string           `json:"endpoint,omitempty"`
 	Source            string           `json:"source,omitempty"` // local address its packets came to
 	AllowedIPs        []netip.Prefix   `json:"allowed_ips"`
 	Keepalive         int              `json:"persistent_keepalive,omitempty"` // seconds
 	LatestHandshake   time.Time        `json:"latest_handshake,omitzero"`
 	HandshakeAttempts int              `json:"handshake_attempts,omitempty"` // unanswered ones
-	Wire              string           `json:"wire"`
-	Suite             string           `json:"suite,omitempty"`
-	ReceivedBytes     uint64           `json:"received_bytes"` // UDP payload, as the other counts
+	Wire              string           `json:"wire"`                         // "culvert" or "wireguard"
+	Suite             string           `json:"suite,omitempty"`              // of the current session
+	PostQuantum       bool             `json:"post_quantum"`                 // whether the key exchange is hybrid
+	ReceivedBytes     uint64           `json:"received_bytes"`               // UDP payload, as the other counts
 	SentBytes         uint64           `json:"sent_bytes"`
 	ReceivedPackets   uint64           `json:"received_packets"`
 	SentPackets       uint64           `json:"sent_packets"`
 	StagedBytes       int              `json:"staged_bytes,omitempty"` // waiting for a handshake
+	Native            *Native          `json:"native,omitempty"`       // absent on the wireguard wire
+}
+
+// Native is what is known of a peer on the native wire besides.
+type Native struct {
+	PathMTU     int      `json:"path_mtu"`                // bytes of UDP payload known to arrive in one datagram
+	InnerMTU    int      `json:"inner_mtu"`               // bytes of a packet that needs no fragments
+	PathSettled bool     `json:"path_mtu_settled"`        // the search for a larger one is over
+	RTT         float64  `json:"rtt,omitempty"`           // smoothed, in seconds; these three are absent before the first
+	RTTMin      float64  `json:"rtt_min,omitempty"`       // of the last minute, in seconds
+	RTTVar      float64  `json:"rtt_deviation,omitempty"` // mean deviation, in seconds
+	Loss        *float64 `json:"loss,omitempty"`          // of what is sent to the peer, 0 to 1; absent before it is known
+	Agent       string   `json:"agent,omitempty"`         // the peer's program, as it says
+	PeerMTU     int      `json:"peer_mtu,omitempty"`      // of the peer's interface, as it says
 }
 
 // Transport counts what the tunnel's UDP socket did since it was opened.
