@@ -102,21 +102,27 @@ func (s *symmetric) split(input []byte) (initiator, responder [crypto.KeySize]by
 }
 
 // sum is HASH(a || b), where a is at most a hash.
-func sum(a, b []byte) (out [blake2s.Size]byte) {
+func sum(a, b []byte) [blake2s.Size]byte {
 	var buf [blake2s.Size + crypto.KeySize + TagSize]byte // all but what is sealed of ML-KEM
 	if len(a)+len(b) > len(buf) {
-		h, err := blake2s.New256(nil)
-		if err != nil {
-			panic(err) // there is no key to be too long
-		}
-		h.Write(a)
-		h.Write(b)
-		h.Sum(out[:0])
-		return out
+		return sumLong(a, b)
 	}
 	n := copy(buf[:], a)
 	n += copy(buf[n:], b)
 	return blake2s.Sum256(buf[:n])
+}
+
+// sumLong is sum of any length. It stands apart because its result escapes through the hash's interface: within sum it would be allocated
+// for short inputs too.
+func sumLong(a, b []byte) (out [blake2s.Size]byte) {
+	h, err := blake2s.New256(nil)
+	if err != nil {
+		panic(err) // there is no key to be too long
+	}
+	h.Write(a)
+	h.Write(b)
+	h.Sum(out[:0])
+	return out
 }
 
 // derive is HKDF with HMAC-BLAKE2s (Noise §4.3, RFC 5869) of one to three outputs: a pseudorandom key from chain and input, then
