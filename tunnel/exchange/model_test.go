@@ -68,6 +68,9 @@ func (m *model) pump() {
 			}
 			m.send(datagram{to: 1 - i, session: s.session, number: number, message: content})
 		}
+		if d := s.Deadline(); d != 0 && d <= m.now {
+			m.t.Fatal("nothing is due, and yet it is")
+		}
 		if s.Waiting() > MaxMessages+1 || s.bytes > MaxBytes || len(s.queue) > MaxMessages+1 {
 			m.t.Fatalf("%d messages of %d bytes wait", s.Waiting(), s.bytes)
 		}
@@ -147,8 +150,8 @@ func (m *model) queue(i int) {
 	}
 }
 
-// check looks at what was acted on: per session in order without gaps and without repetition; over all, a session goes on where an earlier
-// one had got to at the latest; and at the end, everything.
+// check looks at what was acted on: per session in order, without gaps and without repetition; over all, a session goes on
+// where the one before had got to at the latest; and at the end, everything.
 func (m *model) check() {
 	for i := range m.ends {
 		e := &m.ends[i]

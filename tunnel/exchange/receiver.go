@@ -54,11 +54,11 @@ func (r *Receiver) find(session uint64) int {
 // it (under the same session, after acting). Messages of a session that is not known, or which the peer has left, get
 // neither.
 //
-// The peer has left a session when a message of another has been accepted since. A late message of the one before must not be
-// acted on any more: it has been sent again under the new one, and what came after it there may have been acted on already. A session
-// of which nothing has been accepted yet takes over if it is newer than the active one. If it is older, then either
-// its message is late, or both ends made a session at once and order them differently: it takes over only when the active one
-// has been silent for longer than a message can be late. The peer sends again until then.
+// The peer has left a session when a message of another has been accepted since. A late message of the one before must
+// not be acted on any more: it has been sent again under the new one, and what came after it there may have been acted on
+// already. A session of which nothing has been accepted yet takes over if it is newer than the active one. If it is older,
+// then either its message is late, or both ends made a session at once and order them differently: it takes over only when
+// the active one has been silent for longer than a message can be late. The peer sends again until then.
 func (r *Receiver) Accept(session, number uint64, now time.Duration) (act, ack bool) {
 	i := r.find(session)
 	if i < 0 || number == 0 || r.known[i].state != open {

@@ -45,8 +45,8 @@ type entry struct {
 // SetRTT tells the round-trip time, 0 for unknown. It counts from the next message sent.
 func (s *Sender) SetRTT(rtt time.Duration) { s.rtt = rtt }
 
-// Queue adds m, which must be numbered, behind what waits. m is the sender's until it is acknowledged: what it refers to must not be
-// changed. Errors are [ErrFull] and those of [message.Encode]. [Sender.Next] may have it at once.
+// Queue adds m, which must be numbered, behind what waits. m is the sender's until it is acknowledged: what it refers to
+// must not be changed. Errors are [ErrFull] and those of [message.Encode]. [Sender.Next] may have it at once.
 func (s *Sender) Queue(m message.Message, now time.Duration) error {
 	size, err := encodedSize(m)
 	if err != nil {
@@ -120,7 +120,7 @@ func (s *Sender) Next(now time.Duration) (number uint64, m message.Message, ok b
 	return s.acked + 1, s.queue[0].message, true
 }
 
-// Acked says that the peer acknowledged number in an [message.Ack] received under the session. Only the outstanding message of
+// Acked says that the peer acknowledged number, in a [message.Ack] received under session. Only the outstanding message of
 // the session there is can be acknowledged: others are ignored.
 func (s *Sender) Acked(session, number uint64, now time.Duration) {
 	if !s.begun || session != s.session || !s.sent || number != s.acked+1 {

@@ -320,16 +320,17 @@ func FuzzMeter(f *testing.F) {
 			case 7:
 				m.Answered(session, message.Reply{ID: m.id, Received: a >> (v % 64)}, now)
 			}
-			if d := m.Deadline(); d < 0 {
-				t.Fatalf("deadline %v", d)
-			}
 			for range 2 {
 				if _, ok := m.Next(a>>(v%64), now); ok {
 					echoes++
 				}
 			}
+			if d := m.Deadline(); d < 0 || d != 0 && d <= now {
+				t.Fatalf("deadline %v at %v with nothing due", d, now)
+			}
 			smoothed, variation, least, ok := m.RTT()
-			if ok != (smoothed > 0) || ok != (least > 0) || variation < 0 || smoothed > Timeout || variation > Timeout || least > Timeout || m.Last() > Timeout {
+			if ok != (smoothed > 0) || ok != (least > 0) || variation < 0 ||
+				max(smoothed, variation, least, m.Last()) > Timeout {
 				t.Fatalf("%v %v %v %v", smoothed, variation, least, ok)
 			}
 			for _, get := range []func() (Loss, bool){m.Loss, m.LossFrom} {

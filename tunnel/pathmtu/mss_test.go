@@ -228,7 +228,10 @@ func TestClampMSSAllocatesNothing(t *testing.T) {
 
 func BenchmarkClampMSS(b *testing.B) {
 	random := rand.New(rand.NewPCG(13, 14))
-	for name, p := range map[string][]byte{"data": segment(random, 4, 0x10, nil, 1400), "syn": segment(random, 4, syn, options(b, "020405b40402080a01020304000000000103030700"), 0)} {
+	for name, p := range map[string][]byte{
+		"data": segment(random, 4, 0x10, nil, 1400),
+		"syn":  segment(random, 4, syn, options(b, "020405b40402080a010203040000000001030307"), 0),
+	} {
 		b.Run(name, func(b *testing.B) {
 			for b.Loop() {
 				ClampMSS(p, 9000, false)

@@ -37,7 +37,10 @@ type ack struct {
 const start = time.Second
 
 func newPath(max, carries int) *path {
-	p := &path{search: New(max), random: rand.New(rand.NewPCG(1, uint64(carries))), now: start, carries: carries, delay: 10 * time.Millisecond}
+	p := &path{
+		search: New(max), random: rand.New(rand.NewPCG(1, uint64(carries))),
+		now: start, carries: carries, delay: 10 * time.Millisecond,
+	}
 	p.last = p.search.Size()
 	return p
 }
@@ -76,6 +79,9 @@ func (p *path) pump() {
 			slices.SortStableFunc(p.acks, func(a, b ack) int { return cmp.Compare(a.at, b.at) })
 		}
 		p.note()
+	}
+	if d := p.search.Deadline(); d != 0 && d <= p.now {
+		panic("nothing is due, and yet it is")
 	}
 	p.note()
 }

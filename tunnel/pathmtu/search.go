@@ -54,7 +54,9 @@ const (
 // common are the sizes of paths met in practice, ascending: ethernet, PPPoE, tunnels and their sums, each under IPv4 and
 // IPv6. Trying these first ends the search sooner and on the exact value.
 var common = func() (sizes []int) {
-	for _, mtu := range []int{1300, 1320, 1340, 1360, 1380, 1400, 1420, 1440, 1450, 1454, 1460, 1472, 1476, 1480, 1488, 1492, 1500, 4352, 9000} {
+	for _, mtu := range []int{
+		1300, 1320, 1340, 1360, 1380, 1400, 1420, 1440, 1450, 1454, 1460, 1472, 1476, 1480, 1488, 1492, 1500, 4352, 9000,
+	} {
 		for _, headers := range []int{20 + 8, 40 + 8} {
 			if size := mtu - headers; size > Base {
 				sizes = append(sizes, size)
@@ -163,7 +165,7 @@ func (s *Search) SetMax(max int, now time.Duration) {
 		return
 	}
 	s.max = max
-	s.hint = 0
+	s.hint, s.lost = 0, 0
 	s.suspects = slices.DeleteFunc(s.suspects, func(c suspect) bool { return c.size > max })
 	s.pending = slices.DeleteFunc(s.pending, func(size int) bool { return size > max })
 	if s.begun {
@@ -172,8 +174,9 @@ func (s *Search) SetMax(max int, now time.Duration) {
 	}
 }
 
-// Used says that sizes above [Base] are of use just now: datagrams larger than it are being sent, or were too large for
-// [Search.Size] and went as fragments. The size in use is confirmed, and larger ones tried, only while that is so.
+// Used says that sizes above [Base] are of use just now: datagrams of Base or longer are being sent, or would be if they
+// fitted and go as fragments. (Of Base: where inner TCP has been clamped to it, nothing longer is sent, and still more would
+// be of use.) The size in use is confirmed, and larger ones are tried, only while that is so.
 func (s *Search) Used(now time.Duration) {
 	s.used = now
 	if s.suspended {
@@ -192,8 +195,8 @@ func (s *Search) restart(failed int, now time.Duration) {
 	s.settleIfDone(now)
 }
 
-// Next hands out a probe that is due: a message of exactly size bytes with the id, sent so that it is neither fragmented nor
-// held back. It is to be called until ok is false, at [Search.Deadline] and after any other call that takes now.
+// Next hands out a probe that is due: a message with the id in a datagram of exactly size bytes, to be sent so that it is
+// not fragmented. It is to be called until ok is false, at [Search.Deadline] and after any other call that takes now.
 func (s *Search) Next(now time.Duration) (size int, id uint64, ok bool) {
 	if len(s.pending) == 0 {
 		if s.waiting {

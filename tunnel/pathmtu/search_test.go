@@ -150,6 +150,18 @@ func TestScenarios(t *testing.T) {
 				p.pump()
 			}
 		}, "20ms 1456", 2},
+		{"less is of use while a confirmation is waited for", func(t *testing.T, p *path) {
+			p.inUse = true
+			p.run(10 * time.Second)
+			p.carries = 1300
+			p.run(250 * time.Millisecond) // one was lost
+			p.search.SetMax(Base, p.now)
+			p.pump()
+			p.run(time.Minute)
+			if !p.search.Settled() {
+				t.Error("not settled")
+			}
+		}, "20ms 1456, 10.25s 1232", 0},
 		{"moved to a path of the same size", func(t *testing.T, p *path) {
 			p.carries = 1392
 			p.inUse = true
