@@ -3,6 +3,7 @@ package fragment
 import (
 	"bytes"
 	"encoding/binary"
+	"math/rand/v2"
 	"slices"
 	"testing"
 	"time"
@@ -182,54 +183,81 @@ func FuzzReassembler(f *testing.F) {
 	f.Add([]byte("\x00\x00\x64\x00\x00\x01\x00\x64\x00\x00\x02\x00\x64\x00\x00\x03\x00\x64\x00\x00\x04\x00\x64\x00\x00"))
 	f.Add([]byte("\x00\x00\x64\x00\x00\x00\x00\x64\x00\x00\x01\x00\x64\x00\x70\x02\x00\x64\x00\x70\x01\x81\x64\x00\x70"))
 	f.Add([]byte("\x00\x00\x00\x7f\x00\x10\x00\x00\x7f\x00\x20\x00\x00\x7f\x00\x30\x00\x00\x7f\x00\x00\x81\x00\x7f\x00\x10\x81\x01\x00\x00"))
-	f.Fuzz(func(t *testing.T, in []byte) {
-		l := Limits{PerKey: 3, PerKeyBytes: MinBytes + 2*chunkSize, Packets: 6, Bytes: MinBytes + 20*chunkSize, Timeout: 300}
-		r, m := New[byte](l), &model{limits: l}
-		now, data := time.Duration(0), byte(0)
-		for range min(len(in)/5, 500) {
-			op, at, size, pass := in[0], in[1], int(binary.LittleEndian.Uint16(in[2:])), in[4]
-			in = in[5:]
-			now += time.Duration(pass)
-			key, id := op>>4&7, uint32(op&7)
-			if op == 0xff {
-				want, _, _ := m.measure(int(key))
-				m.packets = slices.DeleteFunc(m.packets, func(p *modelPacket) bool { return p.key == key })
-				if n := r.Forget(key); n != want {
-					t.Fatalf("forgot %d packets, want %d", n, want)
-				}
-				continue
+	f.Fuzz(compare)
+}
+
+// TestModel does what FuzzReassembler does, with fragments more likely to go with each other than a fuzzer's.
+func TestModel(t *testing.T) {
+	r := rand.New(rand.NewPCG(9, 10))
+	pick := func(of ...int) int { return of[r.IntN(len(of))] }
+	for range 300 {
+		var in []byte
+		sizes := []int{pick(1, 100, 1000, 2040, 21846), pick(1, 99, 2041, 6000, 60000, MaxPlaintext/2)}
+		keys, ids, pass := 1+r.IntN(7), 1+r.IntN(8), pick(0, 1, 10, 100)
+		for range 200 {
+			op := byte(r.IntN(keys)<<4 | r.IntN(ids))
+			if n := r.IntN(100); n < 2 {
+				op |= 8 // an index out of bounds
+			} else if n < 4 {
+				op = 0xff - byte(n-2)
 			}
-			if op == 0xfe {
-				before := len(m.packets)
-				m.packets = slices.DeleteFunc(m.packets, func(p *modelPacket) bool { return now-p.born >= l.Timeout })
-				if lost := r.Expire(now); lost != (Loss{Expired: before - len(m.packets)}) {
-					t.Fatalf("lost %+v, want %d", lost, before-len(m.packets))
-				}
-				if _, chunks, _ := m.measure(-1); r.store.allocated != chunks {
-					t.Fatalf("%d chunks kept, %d in use", r.store.allocated, chunks)
-				}
-				continue
-			}
-			piece := bytes.Repeat([]byte{data}, size)
-			for i := range piece {
-				piece[i] += byte(i)
-			}
-			data += 7
-			fragment := part{at & 0x7f, at&0x80 != 0, piece}
-			if op&8 != 0 {
-				fragment.index |= 0x80
-			}
-			want, wantLost := m.add(key, id, part{fragment.index, fragment.last, bytes.Clone(piece)}, now)
-			got, lost := r.Add(key, id, fragment.index, fragment.last, piece, now)
-			clear(piece) // it is not kept
-			if !bytes.Equal(got, want) || (got == nil) != (want == nil) || lost != wantLost {
-				t.Fatalf("%d bytes, want %d; lost %+v, want %+v", len(got), len(want), lost, wantLost)
-			}
-			packets, used := r.Usage()
-			wantPackets, chunks, sessions := m.measure(-1)
-			if packets != wantPackets || len(r.sessions) != sessions || r.store.allocated-r.store.spares != chunks || used > l.Bytes {
-				t.Fatalf("%d packets, want %d; %d bytes, %d chunks in use, want %d", packets, wantPackets, used, r.store.allocated-r.store.spares, chunks)
-			}
+			index := byte(pick(0, 0, 1, 1, 2, 3, 4, 32, 127) | pick(0, 0, 0x80))
+			in = append(in, op, index)
+			in = binary.LittleEndian.AppendUint16(in, uint16(pick(sizes[0], sizes[0], sizes[0], sizes[1], 1)))
+			in = append(in, byte(r.IntN(pass+1)))
 		}
-	})
+		compare(t, in)
+	}
+}
+
+// compare gives the Reassembler and the model what in says.
+func compare(t *testing.T, in []byte) {
+	l := Limits{PerKey: 3, PerKeyBytes: MinBytes + 2*chunkSize, Packets: 6, Bytes: MinBytes + 20*chunkSize, Timeout: 300}
+	r, m := New[byte](l), &model{limits: l}
+	now, data := time.Duration(0), byte(0)
+	for range min(len(in)/5, 500) {
+		op, at, size, pass := in[0], in[1], int(binary.LittleEndian.Uint16(in[2:])), in[4]
+		in = in[5:]
+		now += time.Duration(pass)
+		key, id := op>>4&7, uint32(op&7)
+		if op == 0xff {
+			want, _, _ := m.measure(int(key))
+			m.packets = slices.DeleteFunc(m.packets, func(p *modelPacket) bool { return p.key == key })
+			if n := r.Forget(key); n != want {
+				t.Fatalf("forgot %d packets, want %d", n, want)
+			}
+			continue
+		}
+		if op == 0xfe {
+			before := len(m.packets)
+			m.packets = slices.DeleteFunc(m.packets, func(p *modelPacket) bool { return now-p.born >= l.Timeout })
+			if lost := r.Expire(now); lost != (Loss{Expired: before - len(m.packets)}) {
+				t.Fatalf("lost %+v, want %d", lost, before-len(m.packets))
+			}
+			if _, chunks, _ := m.measure(-1); r.store.allocated != chunks {
+				t.Fatalf("%d chunks kept, %d in use", r.store.allocated, chunks)
+			}
+			continue
+		}
+		piece := bytes.Repeat([]byte{data}, size)
+		for i := range piece {
+			piece[i] += byte(i)
+		}
+		data += 7
+		fragment := part{at & 0x7f, at&0x80 != 0, piece}
+		if op&8 != 0 {
+			fragment.index |= 0x80
+		}
+		want, wantLost := m.add(key, id, part{fragment.index, fragment.last, bytes.Clone(piece)}, now)
+		got, lost := r.Add(key, id, fragment.index, fragment.last, piece, now)
+		clear(piece) // it is not kept
+		if !bytes.Equal(got, want) || (got == nil) != (want == nil) || lost != wantLost {
+			t.Fatalf("%d bytes, want %d; lost %+v, want %+v", len(got), len(want), lost, wantLost)
+		}
+		packets, used := r.Usage()
+		wantPackets, chunks, sessions := m.measure(-1)
+		if packets != wantPackets || len(r.sessions) != sessions || r.store.allocated-r.store.spares != chunks || used > l.Bytes {
+			t.Fatalf("%d packets, want %d; %d bytes, %d chunks in use, want %d", packets, wantPackets, used, r.store.allocated-r.store.spares, chunks)
+		}
+	}
 }

@@ -220,6 +220,20 @@ func TestExpires(t *testing.T) {
 	}
 }
 
+// A packet that goes to make room, and whose time is over, has expired.
+func TestEvictsLatePackets(t *testing.T) {
+	l := generous
+	l.PerKey = 1
+	r := New[int](l)
+	first := cut(make([]byte, 20), 10)[0]
+	for key := range expiredAtOnce + 1 {
+		first.to(r, key, 0, 0)
+	}
+	if _, lost := first.to(r, expiredAtOnce, 1, l.Timeout); lost != (Loss{Expired: expiredAtOnce + 1}) {
+		t.Errorf("lost %+v", lost)
+	}
+}
+
 func TestForget(t *testing.T) {
 	r := New[int](generous)
 	parts := cut(make([]byte, 20), 10)
