@@ -54,7 +54,7 @@ func newSite(t *testing.T, name string) *site {
 
 func (s *site) write(body string) {
 	s.t.Helper()
-	text := "version: 1\ntunnels:\n  wg0:\n    wire: wireguard\n    private_key_file: key\n" + body
+	text := "version: 1\ntunnels:\n  wg0:\n    private_key_file: key\n" + body
 	if err := os.WriteFile(s.file, []byte(text), 0o600); err != nil {
 		s.t.Fatal(err)
 	}
@@ -483,7 +483,7 @@ func TestUpFails(t *testing.T) {
         allowed_ips:
           - 10.50.0.0/16
 `))
-	a.refused(1, "site.yaml:13:13: add route 10.50.0.0/16 dev wg0: ", "up", a.file)
+	a.refused(1, "site.yaml:12:13: add route 10.50.0.0/16 dev wg0: ", "up", a.file)
 	a.same(taken)
 	a.host.Shell("ip", "route", "del", "10.50.0.0/16", "dev", "lo")
 

@@ -470,6 +470,63 @@ func TestReloadGoesBack(t *testing.T) {
 	}
 }
 
+// Peers get the wires of the file, also by a reload, and the automatic MTU leaves room for them.
+func TestWires(t *testing.T) {
+	s := newSystem(t)
+	second := "      b: {public_key: \"" + testPeer2 + "\", wire: %s}\n"
+	file := yaml(t, before+fmt.Sprintf(second, "wireguard"))
+	live, err := startTunnel(t.Context(), s.surroundings(nil), file, file.Tunnels[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer live.stop()
+	if want := "culvert"; !strings.HasPrefix(s.engine.options.Agent, want) || len(s.engine.options.Agent) > 64 {
+		t.Errorf("the program calls itself %q, want at most 64 bytes that begin with %s", s.engine.options.Agent, want)
+	}
+	s.take()
+	next := yaml(t, before+fmt.Sprintf(second, "culvert"))
+	if _, err := live.reload(t.Context(), next, next.Tunnels[0]); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := s.take(), "+configure +mtu1416"; got != want {
+		t.Errorf("done: %s, want %s", got, want)
+	}
+	for i, want := range [][]tunnel.Wire{{tunnel.WireGuard, tunnel.WireGuard}, {tunnel.WireGuard, tunnel.Culvert}} {
+		var got []tunnel.Wire
+		for _, p := range s.changes[i].Peers {
+			got = append(got, *p.Wire)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("change %d sets the wires %v, want %v", i, got, want)
+		}
+	}
+}
+
+// A peer is shown with its name in the file.
+func TestStatusShowsNames(t *testing.T) {
+	s := newSystem(t)
+	in := newInstance(t, s, yaml(t, before))
+	if err := in.start(t.Context(), func(error) {}); err != nil {
+		t.Fatal(err)
+	}
+	key, err := crypto.ParsePublicKey(testPeer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	loss := 0.5
+	s.engine.peers = []tunnel.PeerStatus{
+		{PublicKey: key, Wire: "culvert", PostQuantum: true, Native: &tunnel.NativeStatus{PathMTU: 1449, RTT: 2 * time.Millisecond, Loss: &loss}},
+		{PublicKey: crypto.PublicKey{7}, Wire: "wireguard"}, // added with wg
+	}
+	peers := in.status()[0].Peers
+	if peers[0].Name != "a" || peers[1].Name != "" {
+		t.Errorf("the names are %q and %q", peers[0].Name, peers[1].Name)
+	}
+	if n := peers[0].Native; n == nil || n.PathMTU != 1449 || n.RTT != 0.002 || *n.Loss != loss || peers[1].Native != nil {
+		t.Errorf("the native wire's parts are %+v and %+v", n, peers[1].Native)
+	}
+}
+
 // A name's address is not forced on a peer that is in contact from elsewhere.
 func TestLateAddressDoesNotDisturbContact(t *testing.T) {
 	s := newSystem(t)
