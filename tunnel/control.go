@@ -84,7 +84,7 @@ const controlBatch = 2 * transport.MaxTrainBytes
 
 func newControl(t *Tunnel) *control {
 	c := &control{tunnel: t, batch: newSendBatch(t, controlBatch), content: make([]byte, device.Headroom, 4<<10), slots: make(slotTable)}
-	c.staged = outbound{tunnel: t, batch: c.batch}
+	c.staged = outbound{tunnel: t, queue: t.queues[0], batch: c.batch}
 	return c
 }
 

@@ -81,16 +81,22 @@ func (c *control) maintain(p *peer, now time.Duration) time.Duration {
 			n.path.Used(now)
 		}
 	}
-	if kp := p.current.Load(); kp != nil && kp != n.session && kp.native == n {
+	at := time.Duration(n.maintain.Load())
+	kp := p.current.Load()
+	if kp == nil || kp.native != n || !kp.maySend(now) { // nothing is due before the next session
+		n.sender.Pause()
+		n.latency.Pause()
+		n.session = nil
+		n.learn()
+		return at
+	}
+	if kp != n.session {
 		c.begin(p, kp, now) // as responder; it is confirmed by now
 	} else {
 		c.speak(p, now)
 	}
 	n.learn()
-	at := time.Duration(n.maintain.Load())
-	if p.current.Load() == nil {
-		n.sender.Pause()
-		n.latency.Pause()
+	if p.endpoint.Load() == nil { // whose coming is a visit
 		return at
 	}
 	for _, deadline := range []time.Duration{n.sender.Deadline(), n.latency.Deadline(), n.path.Deadline()} {
