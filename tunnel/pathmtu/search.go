@@ -343,9 +343,9 @@ func (s *Search) conclude(now time.Duration) {
 		case p.id == 0 || p.wave != s.wave || p.done:
 		case p.size == Base:
 			s.lossy = true
-		case p.confirm:
+		case p.confirm && p.size == s.Size():
 			s.lost++
-		case p.size > s.size:
+		case p.size > s.size && p.size <= s.max:
 			s.suspect(p.size)
 		}
 	}
