@@ -112,17 +112,10 @@ func sum(a, b []byte) [blake2s.Size]byte {
 	return blake2s.Sum256(buf[:n])
 }
 
-// sumLong is sum of any length. It stands apart because its result escapes through the hash's interface: within sum it would be allocated
-// for short inputs too.
-func sumLong(a, b []byte) (out [blake2s.Size]byte) {
-	h, err := blake2s.New256(nil)
-	if err != nil {
-		panic(err) // there is no key to be too long
-	}
-	h.Write(a)
-	h.Write(b)
-	h.Sum(out[:0])
-	return out
+// sumLong is sum of any length. It copies rather than write to a hash.Hash, through whose interface whatever is hashed would escape, so that
+// the short inputs of sum were allocated as well.
+func sumLong(a, b []byte) [blake2s.Size]byte {
+	return blake2s.Sum256(append(append(make([]byte, 0, len(a)+len(b)), a...), b...))
 }
 
 // derive is HKDF with HMAC-BLAKE2s (Noise §4.3, RFC 5869) of one to three outputs: a pseudorandom key from chain and input, then
