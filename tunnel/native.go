@@ -76,9 +76,10 @@ func (n *native) learn() {
 // plaintextLimit is the longest plaintext of a message that the path is known to take, in bytes.
 func (n *native) plaintextLimit() int { return int(n.limit.Load()) }
 
-// noteSize notes the size of a content sent: beyond what every path takes, the path's MTU has to be confirmed.
+// noteSize notes the size of a content sent. From the largest that every path takes, larger ones would be of use: an inner TCP
+// that was told to send no more than that sends nothing beyond it.
 func (n *native) noteSize(size int) {
-	if size > pathmtu.Base-session.Overhead-payload.TrailerSize && !n.large.Load() {
+	if size >= pathmtu.Base-session.Overhead-payload.TrailerSize && !n.large.Load() {
 		n.large.Store(true)
 	}
 }
