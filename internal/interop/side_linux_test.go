@@ -50,6 +50,7 @@ type peer struct {
 	endpoint     netip.AddrPort
 	allowed      []string
 	keepalive    int
+	wire         string // in a file in culvert's format; "" is wireguard
 }
 
 // newSide starts a device wg0 with a new key and no peers.

@@ -3,6 +3,7 @@ package interop
 import (
 	"encoding/json"
 	"testing"
+	"time"
 )
 
 // instance is the part of `culvert status --json` these tests look at.
@@ -14,11 +15,42 @@ type instance struct {
 
 type tunnelStatus struct {
 	Interface  string
+	MTU        int
+	Peers      []peerStatus
+	Transport  struct {
+		SentDatagrams uint64 `json:"sent_datagrams"`
+	}
 	Drops      map[string]uint64
 	Handshakes struct {
 		CookiesSent     uint64 `json:"cookies_sent"`
 		CookiesReceived uint64 `json:"cookies_received"`
 	}
+}
+
+type peerStatus struct {
+	PublicKey       string    `json:"public_key"`
+	LatestHandshake time.Time `json:"latest_handshake"`
+	Wire, Suite     string
+	PostQuantum     bool `json:"post_quantum"`
+	Native          *struct {
+		PathMTU     int  `json:"path_mtu"`
+		InnerMTU    int  `json:"inner_mtu"`
+		PathSettled bool `json:"path_mtu_settled"`
+		RTT         float64
+		Agent       string
+	}
+}
+
+// statusOf is what culvert tells of a peer.
+func (s *side) statusOf(t *testing.T, other *side) peerStatus {
+	t.Helper()
+	for _, p := range s.culvertStatus(t).Peers {
+		if p.PublicKey == other.publicKey {
+			return p
+		}
+	}
+	t.Fatalf("culvert on %s has lost its peer", s.host.Name)
+	return peerStatus{}
 }
 
 // culvertStatus is what culvert tells of a side it runs.

@@ -71,6 +71,9 @@ func (u *upSide) yaml() string {
 		if p.endpoint.IsValid() {
 			fmt.Fprintf(&b, "        endpoints: [%q]\n", p.endpoint)
 		}
+		if p.wire != "" {
+			fmt.Fprintf(&b, "        wire: %s\n", p.wire)
+		}
 		if p.keepalive != 0 {
 			fmt.Fprintf(&b, "        keepalive: %ds\n", p.keepalive)
 		}
