@@ -108,7 +108,7 @@ func (w *outbound) packet(lo, hi int, o device.Offload, now time.Duration) {
 	}
 	if !w.sealPacket(p, kp, ep, lo, hi, o, now) {
 		kp.retired.Store(true) // all counters used up, or erased this moment
-		if o.GSO == device.GSONone {
+		if o.GSO == device.GSONone && !w.segments.Elided() && w.segments.Count() == 1 {
 			o = device.Offload{} // the checksum is finished by now
 		}
 		if kp = p.stage(packet, o, now); kp != nil && !w.sealPacket(p, kp, ep, lo, hi, o, now) {
@@ -141,7 +141,8 @@ func (w *outbound) sealPacket(p *peer, kp *keypair, ep *transport.Endpoint, lo, 
 		}
 		kp.native.noteSize(w.segments.Largest())
 		if w.segments.Largest() > limits.MaxPacket {
-			return w.sealLarge(p, kp, kind, ep, tos, limit, now)
+			w.sealLarge(p, kp, kind, ep, tos, limit, now)
+			return true
 		}
 	}
 	count, sent := w.segments.Count(), 0
@@ -163,22 +164,20 @@ func (w *outbound) sealPacket(p *peer, kp *keypair, ep *transport.Endpoint, lo, 
 	return true
 }
 
-// sealLarge is the rest of sealPacket where segments are larger than the path takes: those go as fragments.
-func (w *outbound) sealLarge(p *peer, kp *keypair, kind payload.Kind, ep *transport.Endpoint, tos uint8, limit int, now time.Duration) bool {
-	messages, sent, first := 0, 0, true
+// sealLarge is the rest of sealPacket where segments are larger than the path takes: those go as fragments. Where kp's
+// counters run out the rest is lost, as the packet has been taken apart by then.
+func (w *outbound) sealLarge(p *peer, kp *keypair, kind payload.Kind, ep *transport.Endpoint, tos uint8, limit int, now time.Duration) {
+	messages, sent := 0, 0
 	for lo, hi, ok := w.segments.Next(); ok; lo, hi, ok = w.segments.Next() {
 		n, size, ok := w.sealContent(kp, kind, lo, hi, limit, ep, tos)
 		if !ok {
-			if first {
-				return false
-			}
 			w.tunnel.drops.add(DropOutSessionEnded, 1)
+			kp.retired.Store(true)
 		}
-		messages, sent, first = messages+n, sent+size, false
+		messages, sent = messages+n, sent+size
 	}
 	p.sentDatagrams(kp, messages, sent, now)
 	p.sentData(now)
-	return true
 }
 
 // sealContent seals one content of the native wire, w.buf[lo:hi], into the batch, in fragments where its plaintext would be
@@ -323,6 +322,7 @@ type inbound struct {
 	receiver    transport.Receiver
 	coalescer   *device.Coalescer
 	reassembler *fragment.Reassembler[*keypair]
+	swept       time.Duration // when fragments were last looked through for old ones
 	trains      [receiveTrains]transport.Train
 	nonce       session.Nonce
 	streak      streak
@@ -359,6 +359,10 @@ func (w *inbound) run() error {
 			w.noteArrivals(now)
 		}
 		w.delivered(w.coalescer.Flush())
+		if now-w.swept >= reassemblyTimeout {
+			w.swept = now
+			w.tunnel.countLost(w.reassembler.Expire(now))
+		}
 	}
 }
 
@@ -460,11 +464,14 @@ func (w *inbound) fragment(kp *keypair, content []byte, tos uint8, now time.Dura
 		w.refuse(DropInFragment)
 		return
 	}
-	whole, lost := w.reassembler.Add(kp, id, index, last, piece, now)
+	whole, lost := w.reassembler.Add(kp, id, index, last, piece, tos&transport.ECNMask == transport.ECNCE, now)
 	w.coalescer.Discard()
 	w.tunnel.countLost(lost)
 	if whole == nil {
 		return
+	}
+	if w.reassembler.Marked() {
+		tos |= transport.ECNCE
 	}
 	kind, content, ok := payload.Split(whole)
 	switch {

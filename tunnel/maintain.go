@@ -19,6 +19,9 @@ import (
 // fastSuites are the suites worth offering on this machine.
 var fastSuites = sync.OnceValue(func() crypto.Suites { return session.MeasureSuites(newClock().now) })
 
+// reassemblyTimeout is how long the fragments of a packet are waited for.
+const reassemblyTimeout = time.Second
+
 // newReassembler makes a receiver's memory for fragments; its bounds are those of docs/security.md.
 func newReassembler() *fragment.Reassembler[*keypair] {
 	return fragment.New[*keypair](fragment.Limits{
@@ -26,7 +29,7 @@ func newReassembler() *fragment.Reassembler[*keypair] {
 		PerKeyBytes: 256 << 10,
 		Packets:     256,
 		Bytes:       4 << 20,
-		Timeout:     time.Second,
+		Timeout:     reassemblyTimeout,
 	})
 }
 

@@ -249,7 +249,7 @@ func compare(t *testing.T, in []byte) {
 			fragment.index |= 0x80
 		}
 		want, wantLost := m.add(key, id, part{fragment.index, fragment.last, bytes.Clone(piece)}, now)
-		got, lost := r.Add(key, id, fragment.index, fragment.last, piece, now)
+		got, lost := r.Add(key, id, fragment.index, fragment.last, piece, false, now)
 		clear(piece) // it is not kept
 		if !bytes.Equal(got, want) || (got == nil) != (want == nil) || lost != wantLost {
 			t.Fatalf("%d bytes, want %d; lost %+v, want %+v", len(got), len(want), lost, wantLost)

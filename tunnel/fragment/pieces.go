@@ -8,6 +8,7 @@ type pieces struct {
 	lastLength int  // and length
 	above      int  // one more than the highest index that has come, the last piece aside
 
+	marked  bool // one of them was
 	count   int
 	seen    [MaxCount / 64]uint64
 	arrived [MaxCount]uint8 // the index of each piece, in the order of arrival

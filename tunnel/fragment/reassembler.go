@@ -44,6 +44,7 @@ type Reassembler[K comparable] struct {
 	sessions map[K]*session[K]
 	all      queue[K]
 	plain    []byte // the last complete plaintext
+	marked   bool   // one of its fragments was
 
 	sparePackets  *packet[K]
 	spareSessions *session[K]
@@ -93,8 +94,8 @@ const expiredAtOnce = 4
 
 // Add takes the fragment of the packet id that [ParseTail] found, of the session key. When the packet is complete, its
 // plaintext is returned, which is valid until the next call; otherwise nil. lost counts the packets given up on the
-// occasion. piece is not kept.
-func (r *Reassembler[K]) Add(key K, id uint32, index uint8, last bool, piece []byte, now time.Duration) (plaintext []byte, lost Loss) {
+// occasion. marked is whether the fragment met congestion on its way (CE, see [Reassembler.Marked]). piece is not kept.
+func (r *Reassembler[K]) Add(key K, id uint32, index uint8, last bool, piece []byte, marked bool, now time.Duration) (plaintext []byte, lost Loss) {
 	r.expire(expiredAtOnce, now, &lost)
 	p := r.packets[name[K]{key, id}]
 	if p != nil && r.stale(p, now) {
@@ -119,6 +120,7 @@ func (r *Reassembler[K]) Add(key K, id uint32, index uint8, last bool, piece []b
 		}
 		return nil, lost
 	case completes:
+		r.marked = marked || have.marked
 		plaintext = have.assemble(r.plain, int(index), last, piece)
 		if p != nil {
 			r.drop(p)
@@ -129,9 +131,14 @@ func (r *Reassembler[K]) Add(key K, id uint32, index uint8, last bool, piece []b
 		p = r.begin(key, id, now, &lost)
 	}
 	r.makeRoom(p, len(piece), now, &lost)
+	p.marked = p.marked || marked
 	p.session.chunks += p.add(int(index), last, piece, &r.store)
 	return nil, lost
 }
+
+// Marked reports whether a fragment of the plaintext that Add returned last met congestion: then the whole did (RFC 3168
+// §5.3).
+func (r *Reassembler[K]) Marked() bool { return r.marked }
 
 // begin makes an empty packet.
 func (r *Reassembler[K]) begin(key K, id uint32, now time.Duration, lost *Loss) *packet[K] {

@@ -36,7 +36,7 @@ func random(r *rand.Rand, n int) []byte {
 }
 
 func (p part) to(r *Reassembler[int], key int, id uint32, now time.Duration) ([]byte, Loss) {
-	return r.Add(key, id, p.index, p.last, p.piece, now)
+	return r.Add(key, id, p.index, p.last, p.piece, false, now)
 }
 
 // give adds parts of which only the last one completes the packet.
@@ -320,7 +320,7 @@ func TestOneSessionDeniesNobody(t *testing.T) {
 			for range 20 {
 				hostile++
 				piece := rubbish[:rnd.IntN(1+rnd.IntN(MaxPlaintext))]
-				r.Add(0, hostile-uint32(rnd.IntN(10)), uint8(rnd.IntN(4)*rnd.IntN(64)), rnd.IntN(4) == 0, piece, 0)
+				r.Add(0, hostile-uint32(rnd.IntN(10)), uint8(rnd.IntN(4)*rnd.IntN(64)), rnd.IntN(4) == 0, piece, false, 0)
 			}
 		}
 		b := random(rnd, 6000)
@@ -420,12 +420,28 @@ func BenchmarkReassembler(b *testing.B) {
 				id++
 				var got []byte
 				for _, p := range parts {
-					got, _ = r.Add(key, id, p.index, p.last, p.piece, 0)
+					got, _ = r.Add(key, id, p.index, p.last, p.piece, false, 0)
 				}
 				if len(got) != test.n {
 					b.Fatal("incomplete")
 				}
 			}
 		})
+	}
+}
+
+// One marked fragment marks the whole, whichever it is.
+func TestCongestionMarks(t *testing.T) {
+	r := New[int](Limits{PerKey: 1, PerKeyBytes: MinBytes, Packets: 1, Bytes: MinBytes, Timeout: time.Second})
+	for at := range 4 {
+		for i := range 3 {
+			plaintext, _ := r.Add(0, uint32(at), uint8(i), i == 2, []byte("piece"), i == at, 1)
+			if complete := plaintext != nil; complete != (i == 2) {
+				t.Fatalf("piece %d: complete %v", i, complete)
+			}
+		}
+		if want := at < 3; r.Marked() != want {
+			t.Errorf("fragment %d marked: the whole is %v", at, r.Marked())
+		}
 	}
 }
