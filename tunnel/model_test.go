@@ -15,12 +15,15 @@ import (
 	"culvert/crypto/session"
 	"culvert/transport"
 	"culvert/transport/transporttest"
+	"culvert/tunnel/exchange"
+	"culvert/tunnel/message"
 )
 
 // world is three engines in a mesh to which things happen at random, and what must hold whatever happens.
 type world struct {
 	t       *testing.T
 	r       *rand.Rand
+	wire    Wire
 	network *transporttest.Network
 	nodes   []*node
 	down    map[*node]bool
@@ -34,8 +37,8 @@ type world struct {
 	recorded []transporttest.Packet // datagrams to replay
 }
 
-func newWorld(t *testing.T, seed uint64) *world {
-	w := &world{t: t, r: rand.New(rand.NewPCG(seed, 0)), network: transporttest.New(seed), down: map[*node]bool{},
+func newWorld(t *testing.T, wire Wire, seed uint64) *world {
+	w := &world{t: t, wire: wire, r: rand.New(rand.NewPCG(seed, 0)), network: transporttest.New(seed), down: map[*node]bool{},
 		sent: map[string]bool{}, delivered: map[string]bool{}}
 	for i := range byte(3) {
 		w.nodes = append(w.nodes, newNode(t, w.network, 1+i))
@@ -43,7 +46,7 @@ func newWorld(t *testing.T, seed uint64) *world {
 	for _, a := range w.nodes {
 		for _, b := range w.nodes {
 			if a != b {
-				a.addPeerNode(b, true)
+				a.addPeerNode(b, true, func(c *PeerChange) { c.Wire = &wire })
 			}
 		}
 	}
@@ -77,6 +80,9 @@ func (w *world) name(n *node) string { return n.inner.String() }
 func (w *world) send(a, b *node) string {
 	w.count++
 	payload := fmt.Sprintf("%s>%s#%d", w.name(a), w.name(b), w.count)
+	if w.r.IntN(3) == 0 {
+		payload += strings.Repeat(" ", w.r.IntN(testMTU-28-len(payload)))
+	}
 	w.sent[payload] = true
 	a.send(b, payload)
 	return payload
@@ -86,6 +92,7 @@ func (w *world) send(a, b *node) string {
 func (w *world) peerChange(b *node) PeerChange {
 	c := PeerChange{
 		PublicKey:         b.public,
+		Wire:              &w.wire,
 		ReplaceAllowedIPs: true,
 		AllowedIPs:        []AllowedIPChange{{Prefix: netip.PrefixFrom(b.inner, 32)}},
 	}
@@ -105,7 +112,7 @@ func (w *world) change(a *node, c Change) {
 // step does one thing at random.
 func (w *world) step() {
 	a, b := w.two()
-	switch w.r.IntN(20) {
+	switch w.r.IntN(22) {
 	default:
 		w.note("%s sends to %s", w.name(a), w.name(b))
 		for range 1 + w.r.IntN(5) {
@@ -121,7 +128,7 @@ func (w *world) step() {
 		time.Sleep(d)
 	case 4:
 		l := transporttest.Link{Loss: float64(w.r.IntN(3)) / 2, Duplicate: float64(w.r.IntN(3)) / 2, Reorder: float64(w.r.IntN(3)) / 4,
-			Delay: time.Duration(w.r.IntN(200)) * time.Millisecond, Unreachable: w.r.IntN(10) == 0}
+			Delay: time.Duration(w.r.IntN(200)) * time.Millisecond, Unreachable: w.r.IntN(10) == 0, MTU: []int{0, 1280, 1400, 1500}[w.r.IntN(4)]}
 		w.note("link %s-%s %+v", w.name(a), w.name(b), l)
 		w.network.SetLink(a.host, b.host, l)
 	case 5:
@@ -209,6 +216,18 @@ func (w *world) step() {
 			}
 		}
 		w.change(a, c)
+	case 15:
+		if w.wire == Culvert {
+			w.note("%s pushes to %s", w.name(a), w.name(b))
+			document := make([]byte, w.r.IntN(message.MaxDocument))
+			if err := a.Push(b.public, "subject", document); err != nil && err != exchange.ErrFull {
+				w.t.Fatal(err)
+			}
+		}
+	case 16:
+		mtu := []int{0, 1280, 1400, 1500}[w.r.IntN(4)]
+		w.note("the interface of %s takes %d bytes", w.name(a), mtu)
+		a.host.SetMTU(mtu)
 	}
 }
 
@@ -273,6 +292,9 @@ func (w *world) check() {
 						fail("%s: a pending handshake's index leads elsewhere", w.name(n))
 					}
 				}
+				if until, visit := p.slot.until, p.visitAt.Load(); until != 0 && (visit == 0 || visit > int64(until)) {
+					fail("%s: a slot ends at %v, visited at %v", w.name(n), until, time.Duration(visit))
+				}
 				staged += p.staged.bytes
 				if p.waiting.Load() != (len(p.staged.packets) > 0) {
 					fail("%s: %d packets wait, the flag says %v", w.name(n), len(p.staged.packets), p.waiting.Load())
@@ -314,6 +336,7 @@ func (w *world) heal() {
 	w.network.SetDefaultLink(transporttest.Link{})
 	off := time.Duration(0)
 	for _, a := range w.nodes {
+		a.host.SetMTU(0)
 		a.dev.SetUp(true)
 		for _, b := range w.nodes {
 			if a != b {
@@ -359,6 +382,11 @@ func (w *world) heal() {
 	time.Sleep(session.EraseAfter + session.RekeyAttemptTime)
 	w.check()
 	for _, n := range w.nodes {
+		for _, p := range n.snapshotPeers() {
+			if p.slot.until != 0 {
+				w.t.Errorf("%s: a slot is left", w.name(n))
+			}
+		}
 		if n.usedIndices() != 0 || n.stagedBytes.Load() != 0 || len(n.agendaPeers()) != 0 {
 			w.t.Errorf("%s: %d indices, %d bytes and %d deadlines are left\n%s", w.name(n), n.usedIndices(), n.stagedBytes.Load(), len(n.agendaPeers()), strings.Join(w.history, "\n"))
 		}
@@ -376,21 +404,23 @@ func (a *node) agendaPeers() (all []*peer) {
 }
 
 func TestWhateverHappens(t *testing.T) {
-	for seed := range uint64(8) {
-		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				w := newWorld(t, seed)
-				for range 150 {
-					w.step()
-					if w.r.IntN(3) == 0 {
-						w.check()
+	for _, wire := range []Wire{WireGuard, Culvert} {
+		for seed := range uint64(8) {
+			t.Run(fmt.Sprint(wire, ", seed ", seed), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					w := newWorld(t, wire, seed)
+					for range 150 {
+						w.step()
+						if w.r.IntN(3) == 0 {
+							w.check()
+						}
 					}
-				}
-				w.heal()
-				if len(w.delivered) < len(w.sent)/5 {
-					t.Errorf("%d of %d packets arrived: the test tests nothing", len(w.delivered), len(w.sent))
-				}
+					w.heal()
+					if len(w.delivered) < len(w.sent)/5 {
+						t.Errorf("%d of %d packets arrived: the test tests nothing", len(w.delivered), len(w.sent))
+					}
+				})
 			})
-		})
+		}
 	}
 }
