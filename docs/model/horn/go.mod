@@ -1,0 +1,3 @@
+module culvertmodel/horn
+
+go 1.26.0
