@@ -14,10 +14,10 @@ type instance struct {
 }
 
 type tunnelStatus struct {
-	Interface  string
-	MTU        int
-	Peers      []peerStatus
-	Transport  struct {
+	Interface string
+	MTU       int
+	Peers     []peerStatus
+	Transport struct {
 		SentDatagrams uint64 `json:"sent_datagrams"`
 	}
 	Drops      map[string]uint64
