@@ -142,12 +142,13 @@ func TestWireMismatch(t *testing.T) {
 	}
 }
 
-// blackHole joins two hosts by two routers whose common wire takes 1280 bytes, and which tell nobody. It returns b's end.
-func blackHole(t *testing.T, a, b *lab.Host) (far lab.End) {
+// mutePath joins two hosts by two routers that tell nobody of what is too large for the wire between them. It returns b's
+// end and that wire.
+func mutePath(t *testing.T, a, b *lab.Host) (far lab.End, middle lab.Wire) {
 	t.Helper()
 	lab.NeedProgram(t, "nft")
 	r, s := lab.NewHost(t, "r"), lab.NewHost(t, "s")
-	wireA, middle, wireB := lab.Link(t, a, r), lab.Link(t, r, s, lab.MTU(1280)), lab.Link(t, s, b)
+	wireA, middle, wireB := lab.Link(t, a, r), lab.Link(t, r, s), lab.Link(t, s, b)
 	for _, router := range []*lab.Host{r, s} {
 		router.Forward()
 		router.Shell("nft", "add table inet mute; add chain inet mute out { type filter hook output priority 0; }; "+
@@ -162,12 +163,46 @@ func blackHole(t *testing.T, a, b *lab.Host) (far lab.End) {
 	}
 	for _, to := range []netip.Addr{wireB.B.V4.Addr(), wireB.B.V6.Addr()} {
 		lab.Eventually(t, patience, "the routers forward", func() bool { return a.Ping(to) == nil })
+	}
+	return wireB.B, middle
+}
+
+// shrink has the wire between the routers take no more than 1280 bytes, and looks that this makes a black hole of the path from a.
+func shrink(t *testing.T, middle lab.Wire, a *lab.Host, far lab.End) {
+	t.Helper()
+	for _, end := range []lab.End{middle.A, middle.B} {
+		end.Host.SetMTU(end.Device, 1280)
+	}
+	for _, to := range []netip.Addr{far.V4.Addr(), far.V6.Addr()} {
 		out, code := output(t, a, a.Command(t.Context(), "ping", "-n", "-c", "1", "-W", "1", "-M", "do", "-s", "1400", to.String()))
 		if code == 0 || strings.Contains(out, "mtu") || strings.Contains(out, "needed") {
 			t.Fatalf("this is no black hole: a ping of 1400 bytes ended with %d:\n%s", code, out)
 		}
 	}
-	return wireB.B
+}
+
+// largestThrough is the most bytes of UDP that go through 1280 bytes of an IP version.
+func (f family) largestThrough() int {
+	if f == ipv4 {
+		return 1280 - 20 - 8
+	}
+	return 1280 - 40 - 8
+}
+
+// settles waits until both ends have found out what the path takes, and looks that they hold it for what it is: at least
+// least and at most largest bytes of UDP.
+func settles(t *testing.T, a, b *upSide, least, largest int) {
+	t.Helper()
+	for _, ends := range [][2]*upSide{{a, b}, {b, a}} {
+		lab.Eventually(t, patience, "the search is over", func() bool {
+			ends[0].pings(ends[1].address())
+			n := ends[0].statusOf(t, ends[1].side).Native
+			return n.PathSettled && n.PathMTU >= least
+		})
+		if n := ends[0].statusOf(t, ends[1].side).Native; n.PathMTU > largest {
+			t.Errorf("%s takes the path's MTU for %d bytes of UDP, and it is %d", ends[0].host.Name, n.PathMTU, largest)
+		}
+	}
 }
 
 // whole pings with packets that may be cut on the way, so that nobody complains of their size, and waits for the one reply.
@@ -186,7 +221,9 @@ func TestBlackHole(t *testing.T) {
 	forFamilies(t, func(t *testing.T, outer family) {
 		hostA, hostB := lab.NewHost(t, "a"), lab.NewHost(t, "b")
 		a, b := newNatives(t, hostA, hostB, netip.Addr{})
-		a.peers[0].endpoint = netip.AddrPortFrom(outer.of(blackHole(t, hostA, hostB)), portB)
+		far, middle := mutePath(t, hostA, hostB)
+		shrink(t, middle, hostA, far)
+		a.peers[0].endpoint = netip.AddrPortFrom(outer.of(far), portB)
 		const mtu = 1420
 		a.extra, b.extra = fmt.Sprintf("    mtu: %d\n", mtu), fmt.Sprintf("    mtu: %d\n", mtu)
 		a.up()
@@ -202,19 +239,7 @@ func TestBlackHole(t *testing.T) {
 		for _, to := range []netip.Addr{innerB.v4, innerB.v6} {
 			transfer(t, hostA, hostB, to, 4<<20) // the path may still be searched
 		}
-		lab.Eventually(t, patience, "the search is over", func() bool {
-			a.pings(innerB.v4)
-			return a.statusOf(t, b.side).Native.PathSettled && b.statusOf(t, a.side).Native.PathSettled
-		})
-		largest := 1280 - 28
-		if outer == ipv6 {
-			largest = 1280 - 48
-		}
-		for _, ends := range [][2]*upSide{{a, b}, {b, a}} {
-			if n := ends[0].statusOf(t, ends[1].side).Native; n.PathMTU > largest || n.PathMTU < 1232 {
-				t.Errorf("%s takes the path's MTU for %d bytes of UDP, and it is %d", ends[0].host.Name, n.PathMTU, largest)
-			}
-		}
+		settles(t, a, b, 1232, outer.largestThrough())
 		for _, to := range []netip.Addr{innerB.v4, innerB.v6} {
 			transfer(t, hostA, hostB, to, 4<<20)
 		}
@@ -230,5 +255,26 @@ func TestBlackHole(t *testing.T) {
 				}
 			}
 		}
+	})
+}
+
+// A path that comes to swallow what it took before, without a word, holds traffic up but does not stop it.
+func TestPathBecomesBlackHole(t *testing.T) {
+	t.Parallel()
+	forFamilies(t, func(t *testing.T, outer family) {
+		hostA, hostB := lab.NewHost(t, "a"), lab.NewHost(t, "b")
+		a, b := newNatives(t, hostA, hostB, netip.Addr{})
+		far, middle := mutePath(t, hostA, hostB)
+		a.peers[0].endpoint = netip.AddrPortFrom(outer.of(far), portB)
+		a.up()
+		b.up()
+		a.reaches(innerB.v4)
+		const full = 1416 + 33
+		settles(t, a, b, full, full)
+		transfer(t, hostA, hostB, innerB.v4, 1<<20)
+		shrink(t, middle, hostA, far)
+		transfer(t, hostA, hostB, innerB.v4, 4<<20)
+		settles(t, a, b, 1232, outer.largestThrough())
+		transfer(t, hostA, hostB, innerB.v6, 1<<20)
 	})
 }
