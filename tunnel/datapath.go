@@ -25,7 +25,9 @@ const (
 	// paddingMultiple is what a plaintext's length is padded to (WireGuard paper §5.4.6).
 	paddingMultiple = 16
 	// maxTail bounds what sealing writes behind a packet: a fragment's tail, padding, the trailer.
-	maxTail = fragment.Overhead + payload.MaxPadding
+	maxTail = fragment.MaxTail
+	// minMTU6 is the least MTU of IPv6 (RFC 8200 §5).
+	minMTU6 = 1280
 	// bare is the content of WireGuard's wire, which needs no trailer: an IP packet tells its own length.
 	bare payload.Kind = 0
 )
@@ -267,11 +269,12 @@ func (w *outbound) adapt(n *native, packet []byte, o device.Offload, largest int
 		pathmtu.ClampMSS(packet, largest, o.NeedsChecksum)
 		return
 	}
-	if !icmp.Answerable(packet) || !w.tunnel.icmp.Allow(now) {
-		return
+	if ippacket.Version(packet) == 6 {
+		largest = max(largest, minMTU6) // nobody can be told less; what is in between goes as fragments
 	}
 	_, dst, _, _ := ippacket.Parse(packet)
-	if answer, ok := icmp.TooBig(w.answer[:device.Headroom], packet, largest, dst); ok {
+	answer, ok := icmp.TooBig(w.answer[:device.Headroom], packet, largest, dst)
+	if ok && len(packet) > largest && w.tunnel.icmp.Allow(now) {
 		w.queue.Write(answer, device.Headroom, len(answer), device.Offload{}) // lost like any ICMP error may be
 	}
 }
@@ -400,23 +403,31 @@ func (w *inbound) data(msg []byte, train *transport.Train, now time.Duration) {
 		t.drops.add(openFailure(err), 1)
 		return
 	}
-	kind, content, ok := bare, plaintext, true
+	kind, content, ok, tos := bare, plaintext, true, train.TOS
 	if kp.native != nil && size > 0 {
 		kind, content, ok = payload.Split(plaintext)
 	}
-	w.arrived(kp, &train.Endpoint, len(msg), size > 0 && kind != payload.Control, now)
+	whole := !ok || kind != payload.Fragment
+	if !whole {
+		kind, content = w.assemble(kp, content, &tos, now)
+	}
+	data := ok && size > 0 && kind != payload.Control && kind != payload.Fragment
+	w.arrived(kp, &train.Endpoint, len(msg), data, now)
 	switch {
-	case size == 0: // keepalive
-		w.coalescer.Discard()
 	case !ok:
 		w.refuse(DropInKind)
-	case kind == payload.Fragment:
-		w.fragment(kp, content, train.TOS, now)
 	case kind == payload.Control:
-		w.coalescer.Discard()
+		w.noteArrivals(now) // so that an echo is counted when it is answered
 		t.queueControl(kp, content, now)
+		w.coalescer.Discard()
+	case !data: // a keepalive, or a fragment that others have to follow
+		w.coalescer.Discard()
+	case whole:
+		w.deliver(kp, kind, content, tos)
 	default:
-		w.deliver(kp, kind, content, train.TOS)
+		slot := w.coalescer.Slot(len(content))
+		copy(slot, content)
+		w.deliver(kp, kind, slot, tos)
 	}
 }
 
@@ -457,33 +468,28 @@ func (w *inbound) deliver(kp *keypair, kind payload.Kind, content []byte, tos ui
 	w.delivered(w.coalescer.CommitElided(size))
 }
 
-// fragment keeps a part of a content that came in the slot, and takes the whole on its way when the last part is there.
-func (w *inbound) fragment(kp *keypair, content []byte, tos uint8, now time.Duration) {
+// assemble adds a fragment to its packet and returns what that holds, or the kind Fragment as long as there is no whole
+// one. Congestion that any of the fragments met is noted in tos. What is returned is not in the slot.
+func (w *inbound) assemble(kp *keypair, content []byte, tos *uint8, now time.Duration) (payload.Kind, []byte) {
 	piece, id, index, last, ok := fragment.ParseTail(content)
 	if !ok {
-		w.refuse(DropInFragment)
-		return
+		w.tunnel.drops.add(DropInFragment, 1)
+		return payload.Fragment, nil
 	}
-	whole, lost := w.reassembler.Add(kp, id, index, last, piece, tos&transport.ECNMask == transport.ECNCE, now)
-	w.coalescer.Discard()
+	whole, lost := w.reassembler.Add(kp, id, index, last, piece, *tos&transport.ECNMask == transport.ECNCE, now)
 	w.tunnel.countLost(lost)
 	if whole == nil {
-		return
+		return payload.Fragment, nil
 	}
 	if w.reassembler.Marked() {
-		tos |= transport.ECNCE
+		*tos |= transport.ECNCE
 	}
 	kind, content, ok := payload.Split(whole)
-	switch {
-	case !ok || kind == payload.Fragment:
+	if !ok || kind == payload.Fragment {
 		w.tunnel.drops.add(DropInKind, 1)
-	case kind == payload.Control:
-		w.tunnel.queueControl(kp, content, now)
-	default:
-		slot := w.coalescer.Slot(len(content))
-		copy(slot, content)
-		w.deliver(kp, kind, slot, tos)
+		return payload.Fragment, nil
 	}
+	return kind, content
 }
 
 // openFailure is the reason for which Open refused.

@@ -194,10 +194,10 @@ func (c *control) kem(m *handshakeMessage, msg []byte, now time.Duration) {
 // farLayer notes what the far end's device carries, and says so once where it is not what this end's carries.
 func (p *peer) farLayer(far uint8) {
 	n := p.native.Load()
-	old := n.layer
-	if n.layer = far; far == layer || far == old {
+	if far == layer || n.layerTold {
 		return
 	}
+	n.layerTold = true // once, however often the peer says so
 	p.tunnel.logf("%s: peer %s carries %s and this tunnel %s: nothing will pass between them until both have the same mode",
 		p.tunnel.name(), shortKey(p.public), layerName(far), layerName(layer))
 }

@@ -11,6 +11,7 @@ import (
 	"culvert/tunnel/device"
 	"culvert/tunnel/fragment"
 	"culvert/tunnel/message"
+	"culvert/tunnel/pathmtu"
 	"culvert/tunnel/payload"
 )
 
@@ -43,6 +44,13 @@ func (t *Tunnel) countLost(lost fragment.Loss) {
 	}
 }
 
+const (
+	// moveEvery is how often a peer's change of address has the path's MTU searched for anew.
+	moveEvery = time.Second
+	// comeBackSpread is how much wider than other retries those are spread that a goodbye brings.
+	comeBackSpread = 10
+)
+
 // begin starts a peer's control messages under a new session; the first says hello. The peer's lock is held.
 func (c *control) begin(p *peer, kp *keypair, now time.Duration) {
 	n := kp.native
@@ -50,7 +58,7 @@ func (c *control) begin(p *peer, kp *keypair, now time.Duration) {
 		return
 	}
 	t := c.tunnel
-	n.session = kp
+	n.session, n.probesSent, n.probesReceived = kp, 0, 0
 	hello := message.Hello{Agent: t.options.Agent, MTU: int(t.mtu.Load()), Layer: layer}
 	if err := n.sender.Restart(kp.serial, hello, now); err != nil {
 		t.debugf("%s: peer %s: no hello can be sent: %v", t.name(), shortKey(p.public), err)
@@ -70,11 +78,19 @@ func (c *control) maintain(p *peer, now time.Duration) time.Duration {
 		return 0
 	}
 	t := c.tunnel
-	if n.moved.Swap(false) {
+	if n.moved.Load() {
+		// A peer may pretend to be now here, now there; what that makes this end send is bounded by time.
+		if at := n.movedAt + moveEvery; n.movedAt != 0 && now < at {
+			n.limit.Store(pathmtu.Base - session.Overhead)
+			n.settled.Store(false)
+			return at
+		}
+		n.moved.Store(false)
+		n.movedAt = now
 		n.path.Moved(now)
 		n.latency.Moved(now)
 	}
-	if size := n.refused.Swap(0); size > 0 {
+	if size := n.tooBig.Swap(0); size > 0 {
 		n.path.TooBig(int(size), now)
 	}
 	n.path.SetMax(t.largestDatagram(), now)
@@ -121,7 +137,7 @@ func (c *control) speak(p *peer, now time.Duration) {
 	for number, m, ok := n.sender.Next(now); ok; number, m, ok = n.sender.Next(now) {
 		c.tell(p, kp, ep, number, m, now)
 	}
-	if echo, ok := n.latency.Next(kp.Sent()+1, now); ok { // itself included
+	if echo, ok := n.latency.Next(kp.Sent()+1-n.probesSent, now); ok { // itself included
 		c.tell(p, kp, ep, 0, echo, now)
 	}
 	for size, id, ok := n.path.Next(now); ok; size, id, ok = n.path.Next(now) {
@@ -161,8 +177,9 @@ func (c *control) probe(p *peer, kp *keypair, ep *transport.Endpoint, size int, 
 		return
 	}
 	c.sealControl(p, kp, ep, content, plaintext, now)
+	kp.native.probesSent++
 	if c.batch.flushProbe() {
-		kp.native.path.TooBig(size, now)
+		kp.native.path.ProbeRefused(id, now)
 	}
 }
 
@@ -193,16 +210,17 @@ func (c *control) control(m *controlMessage, now time.Duration) {
 }
 
 // sayGoodbye tells peers on the native wire that nothing of this end will be there, so that they need not find out.
+// Configuration is locked.
 func (t *Tunnel) sayGoodbye(peers []*peer, reason uint64) {
-	var w *outbound
-	now := t.clock.now()
+	w, now := t.goodbyes, t.clock.now()
 	for _, p := range peers {
 		n, kp, ep := p.native.Load(), p.current.Load(), p.endpoint.Load()
 		if n == nil || ep == nil || !kp.maySend(now) {
 			continue
 		}
 		if w == nil {
-			w = &outbound{tunnel: t, batch: newSendBatch(t, transport.MaxTrainBytes), buf: make([]byte, device.Headroom+message.MinProbe+device.Tailroom)}
+			w = &outbound{tunnel: t, batch: newSendBatch(t, 4<<10), buf: make([]byte, device.Headroom+message.MinProbe+device.Tailroom)}
+			t.goodbyes = w
 		}
 		content, err := message.Encode(w.buf[:device.Headroom], 0, message.Goodbye{Reason: reason})
 		if err != nil || len(content)+device.Tailroom > len(w.buf) {
@@ -254,7 +272,7 @@ func (c *control) act(p *peer, kp *keypair, number uint64, said message.Message,
 	case message.Ack:
 		n.sender.Acked(kp.serial, m.Number, now)
 	case message.Echo:
-		received := kp.received.Load()
+		received := kp.received.Load() - min(n.probesReceived, kp.received.Load())
 		n.latency.Heard(kp.serial, m, received, now)
 		if ep != nil && kp.maySend(now) {
 			c.tell(p, kp, ep, 0, message.Reply{ID: m.ID, Received: received}, now)
@@ -262,6 +280,7 @@ func (c *control) act(p *peer, kp *keypair, number uint64, said message.Message,
 	case message.Reply:
 		n.latency.Answered(kp.serial, m, now)
 	case message.Probe:
+		n.probesReceived++
 		if ep != nil && kp.maySend(now) {
 			c.tell(p, kp, ep, 0, message.Probed{ID: m.ID}, now)
 		}
@@ -283,11 +302,17 @@ func (c *control) farewell(p *peer, kp *keypair, now time.Duration) {
 		return // it has come back already
 	}
 	t.debugf("%s: peer %s says goodbye", t.name(), shortKey(p.public))
+	p.discard(p.current.Swap(nil))
+	p.discard(p.previous)
+	p.previous = nil
+	if p.next != nil || p.pending != nil || p.slot.responder != nil {
+		return // it is coming back already
+	}
 	p.eraseKeys()
 	p.timers.stop()
 	p.timers.persist(now)
 	if p.timers.interval.Load() != 0 || len(p.staged.packets) > 0 {
 		p.timers.roundBegun(now)
-		p.schedule(p.timers.initiationDue(now + time.Second + t.jitter()))
+		p.schedule(p.timers.initiationDue(now + time.Second + comeBackSpread*t.jitter())) // many may be told at once
 	}
 }

@@ -33,20 +33,22 @@ type native struct {
 	limit     atomic.Int32  // longest plaintext the path takes, as far as known, in bytes
 	settled   atomic.Bool   // the search for it is over
 	large     atomic.Bool   // something longer than any path takes was sent since the last visit
-	refused   atomic.Int32  // size of a message that the kernel refused as too large since the last visit, 0: none
+	tooBig    atomic.Int32  // size of a message that the kernel refused as too large since the last visit, 0: none
 	moved     atomic.Bool   // the peer's address changed since the last visit
 	fragments atomic.Uint32 // id of the last packet sent in fragments
 	maintain  atomic.Int64  // when to look at the peer because data flows, 0: it does not
 	allowance atomic.Int64  // when the peer will have sent no more control messages than it may (a token bucket)
 
-	layer    uint8 // what the far end's device carries, 0: not known
-	hello    message.Hello
-	sender   exchange.Sender
-	receiver exchange.Receiver
-	latency  latency.Meter
-	path     *pathmtu.Search
-	session  *keypair // that the sender and the prober speak under
-	sessions uint64   // made so far
+	layerTold                  bool          // that the far end's device carries something else
+	movedAt                    time.Duration // when the path's MTU was last searched for because of another address
+	probesSent, probesReceived uint64        // under the session: not counted as sent or lost, as probes are made to be lost
+	hello                      message.Hello
+	sender                     exchange.Sender
+	receiver                   exchange.Receiver
+	latency                    latency.Meter
+	path                       *pathmtu.Search
+	session                    *keypair // that the sender and the prober speak under
+	sessions                   uint64   // made so far
 }
 
 func newNative(t *Tunnel) *native {
@@ -125,8 +127,13 @@ func (t *Tunnel) queueControl(kp *keypair, content []byte, now time.Duration) {
 }
 
 // Push sends a document to a peer on the native wire, reliably and in order with others, under the current session or the
-// next. Errors: ErrNoPeer; exchange.ErrFull where too much waits; what message.Encode refuses.
+// next, which it asks for. Errors: ErrNoPeer; ErrClosed; exchange.ErrFull where too much waits; what message.Encode refuses.
 func (t *Tunnel) Push(to crypto.PublicKey, subject string, document []byte) error {
+	select {
+	case <-t.closing:
+		return ErrClosed
+	default:
+	}
 	p := t.lookupPeer(to)
 	if p == nil {
 		return fmt.Errorf("%w: %s", ErrNoPeer, to)
@@ -139,6 +146,9 @@ func (t *Tunnel) Push(to crypto.PublicKey, subject string, document []byte) erro
 	}
 	if err := n.sender.Queue(message.Push{Subject: subject, Document: append([]byte(nil), document...)}, t.clock.now()); err != nil {
 		return err
+	}
+	if !p.current.Load().maySend(t.clock.now()) {
+		p.wantHandshake.Store(true)
 	}
 	t.attention.add(p)
 	return nil

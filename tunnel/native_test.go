@@ -11,7 +11,7 @@ import (
 	"culvert/transport/transporttest"
 )
 
-// native is for addPeerNode: the native wire.
+// onNativeWire is for addPeerNode.
 func onNativeWire(c *PeerChange) {
 	w := Culvert
 	c.Wire = &w

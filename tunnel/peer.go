@@ -130,11 +130,16 @@ func (p *peer) wire() Wire {
 	return WireGuard
 }
 
+// samePath reports whether two endpoints are the same, as far as is known: a source address may not be.
+func samePath(a, b *transport.Endpoint) bool {
+	return a != nil && a.Remote == b.Remote && (!a.Source.IsValid() || !b.Source.IsValid() || a.Source == b.Source)
+}
+
 // setEndpoint changes where the peer is sent to; nil forgets it.
 func (p *peer) setEndpoint(ep *transport.Endpoint) {
 	old := p.endpoint.Load()
 	p.tunnel.endpoints.set(p, ep)
-	if n := p.native.Load(); n != nil && ep != nil && (old == nil || old.Remote != ep.Remote) {
+	if n := p.native.Load(); n != nil && ep != nil && !samePath(old, ep) {
 		n.moved.Store(true) // another path may take less
 		p.tunnel.attention.add(p)
 	}

@@ -71,7 +71,11 @@ func (b *sendBatch) flush() {
 // flushProbe is flush for one message made to find out whether it is too large: it reports whether the kernel says so.
 func (b *sendBatch) flushProbe() (tooBig bool) {
 	trains := b.send()
-	return len(trains) == 1 && errors.Is(trains[0].Err, transport.ErrTooBig)
+	if trains == nil || errors.Is(trains[0].Err, transport.ErrTooBig) {
+		return trains != nil
+	}
+	b.tunnel.dropFailed(trains)
+	return false
 }
 
 // send sends everything collected. Where that failed it returns the trains, some of which have Err set.
@@ -112,9 +116,13 @@ func (t *Tunnel) dropFailed(trains []transport.Train) {
 		case err == nil:
 		case errors.Is(err, transport.ErrTooBig):
 			t.drops.add(DropOutTooBig, trains[i].Datagrams())
+			if largest(&trains[i]) <= maxHandshake && t.toldTooBig.CompareAndSwap(false, true) {
+				t.logf("%s: the interface towards %v takes no datagram of %d bytes, which handshakes of the native wire need: raise its MTU to 1280",
+					t.name(), trains[i].Endpoint, largest(&trains[i]))
+			}
 			t.endpoints.any(trains[i].Endpoint.Remote, func(p *peer) bool {
 				if n := p.native.Load(); n != nil {
-					n.refused.Store(int32(largest(&trains[i])))
+					n.tooBig.Store(int32(largest(&trains[i])))
 					t.attention.add(p)
 				}
 				return false

@@ -38,7 +38,7 @@ type PeerStatus struct {
 	LastHandshake     time.Time           `json:"last_handshake,omitzero"`
 	HandshakeAttempts int                 `json:"handshake_attempts,omitempty"` // initiations sent since the last answer
 	Wire              string              `json:"wire"`
-	Suite             string              `json:"suite,omitempty"` // of the current session
+	Suite             string              `json:"suite,omitempty"` // on the native wire that of the current session
 	PostQuantum       bool                `json:"post_quantum"`    // the wire's handshake is hybrid
 	ReceivedBytes     uint64              `json:"received_bytes"`  // UDP payload bytes, handshakes and keepalives included
 	SentBytes         uint64              `json:"sent_bytes"`

@@ -47,6 +47,7 @@ type Tunnel struct {
 	statistics  statistics
 	icmp        icmp.Limiter
 	stagedBytes atomic.Int64 // over all peers
+	toldTooBig  atomic.Bool  // that the underlay takes not even handshakes
 
 	// To the control loop.
 	handshakes chan handshakeMessage
@@ -60,9 +61,10 @@ type Tunnel struct {
 	configuring  sync.Mutex // serialises configuration and the interface's coming and going; guards what follows
 	wantPort     uint16     // as configured, or as picked the first time
 	mark         uint32
-	dontFragment bool // all peers are on the native wire
-	linkUp       bool // the interface is up
-	isUp         bool // and the socket open
+	dontFragment bool      // all peers are on the native wire
+	goodbyes     *outbound // seals them; nil before the first
+	linkUp       bool      // the interface is up
+	isUp         bool      // and the socket open
 	closed       bool
 
 	peersMu sync.RWMutex // guards peers; changed only while configuring
