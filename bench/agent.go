@@ -69,8 +69,14 @@ type none struct{}
 func serveAgent(in io.Reader, out io.Writer) error {
 	var tcp tcpLoad
 	var udp udpSink
+	var flooded victim
+	var tunnelEnd partner
+	var flooder attacker
 	defer tcp.stop(none{})
 	defer udp.close()
+	defer flooded.close()
+	defer tunnelEnd.close()
+	defer flooder.close()
 	operations := operations{
 		"tcp-listen": operationOf(tcp.listen),
 		"tcp-send":   operationOf(tcp.send),
@@ -80,6 +86,20 @@ func serveAgent(in io.Reader, out io.Writer) error {
 		"udp-result": operationOf(udp.result),
 		"udp-send":   operationOf(sendUDP),
 		"ping":       operationOf(ping),
+
+		"handshake-cost":     operationOf(handshakeCost),
+		"handshake-initiate": operationOf(engineInitiates),
+		"handshake-respond":  operationOf(engineResponds),
+		"handshake-start":    operationOf(startUp),
+
+		"flood-victim":   operationOf(flooded.start),
+		"flood-begin":    operationOf(flooded.begin),
+		"flood-end":      operationOf(flooded.end),
+		"flood-partner":  operationOf(tunnelEnd.start),
+		"flood-traffic":  operationOf(tunnelEnd.traffic),
+		"flood-attacker": operationOf(flooder.prepare),
+		"flood-send":     operationOf(flooder.send),
+		"flood-join":     operationOf(join),
 	}
 	requests, responses := json.NewDecoder(in), json.NewEncoder(out)
 	for {
@@ -110,6 +130,15 @@ func newAgent(in io.Writer, out io.Reader, stop func()) *agent {
 
 // startAgent starts an agent on the host; it ends with the stage.
 func startAgent(s *stage, host *lab.Host) (*agent, error) {
+	a, err := launchAgent(s, host.Start)
+	if err != nil {
+		return nil, fmt.Errorf("on %s: %w", host.Name, err)
+	}
+	return a, nil
+}
+
+// launchAgent starts an agent by way of start; it ends with the stage.
+func launchAgent(s *stage, start func(*exec.Cmd) error) (*agent, error) {
 	program, err := os.Executable()
 	if err != nil {
 		return nil, err
@@ -128,9 +157,9 @@ func startAgent(s *stage, host *lab.Host) (*agent, error) {
 	}
 	a := newAgent(in, out, cancel)
 	cmd.Stderr = &a.stderr
-	if err := host.Start(cmd); err != nil {
+	if err := start(cmd); err != nil {
 		cancel()
-		return nil, fmt.Errorf("start an agent on %s: %w", host.Name, err)
+		return nil, fmt.Errorf("start an agent: %w", err)
 	}
 	a.pid = cmd.Process.Pid
 	s.Cleanup(func() {

@@ -17,6 +17,7 @@ import (
 	"sync"
 	"time"
 
+	"culvert/crypto"
 	"culvert/internal/lab"
 )
 
@@ -54,8 +55,9 @@ func (d *daemon) text() string {
 // startupTimeout bounds the wait for a daemon's socket.
 const startupTimeout = 20 * time.Second
 
-// startDaemon starts an implementation on a host and returns when its socket answers. It ends with the stage.
-func startDaemon(s *stage, host *lab.Host, impl Implementation) (*daemon, error) {
+// startDaemon starts an implementation on a host and returns when its socket answers. It ends with the stage. The argument is
+// the device's name or the configuration file's.
+func startDaemon(s *stage, host *lab.Host, impl Implementation, argument string) (*daemon, error) {
 	// Before the first process is started there.
 	root, err := host.Namespace.PrivateMounts("/run/wireguard", "/run/culvert")
 	if err != nil {
@@ -64,7 +66,7 @@ func startDaemon(s *stage, host *lab.Host, impl Implementation) (*daemon, error)
 	ctx, cancel := context.WithCancel(s.Context())
 	ended := make(chan struct{})
 	d := &daemon{socket: filepath.Join(root, "run/wireguard", tunnelDevice+".sock"), ended: ended}
-	args := append(impl.Command[1:len(impl.Command):len(impl.Command)], tunnelDevice)
+	args := append(impl.Command[1:len(impl.Command):len(impl.Command)], argument)
 	cmd := exec.CommandContext(ctx, impl.Command[0], args...)
 	cmd.Env = append(os.Environ(), "LOG_LEVEL=error")
 	cmd.Stdout, cmd.Stderr = d, d
@@ -145,6 +147,57 @@ func (d *daemon) forget(peer peerText) error {
 	}
 	_, err := d.ask(fmt.Sprintf("set=1\n%v\n", peer))
 	return err
+}
+
+// forgetAll drops all sessions without changing a peer: it takes another private key and then its own again. A peer on the
+// native wire cannot be added again through the userspace API.
+func (d *daemon) forgetAll(privateKey string) error {
+	other, _, err := newKey()
+	if err != nil {
+		return err
+	}
+	for _, key := range []string{other, privateKey} {
+		if _, err := d.ask(fmt.Sprintf("set=1\nprivate_key=%s\n\n", key)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// tunnelFile is a configuration in culvert's format of a tunnel on the native wire.
+const tunnelFile = `version: 1
+tunnels:
+  %s:
+    private_key_file: own.key
+    listen: %d
+    addresses: [%v]
+    mtu: %d
+    peers:
+      far:
+        public_key: %s
+        endpoints: ["%v"]
+        allowed_ips: [%v]
+`
+
+// writeTunnelFile writes a configuration to a folder that goes with the stage, and returns its name.
+func writeTunnelFile(s *stage, privateKey string, address netip.Prefix, peer peerText) (string, error) {
+	folder, err := os.MkdirTemp("", "culvert-bench-")
+	if err != nil {
+		return "", err
+	}
+	s.Cleanup(func() { os.RemoveAll(folder) })
+	private, err := crypto.ParsePrivateKeyHex(privateKey)
+	if err != nil {
+		return "", err
+	}
+	public, err := crypto.ParsePublicKeyHex(peer.publicKey)
+	if err != nil {
+		return "", err
+	}
+	name := filepath.Join(folder, "bench.yaml")
+	text := fmt.Sprintf(tunnelFile, tunnelDevice, tunnelPort, address, tunnelMTU, public.Base64(), peer.endpoint, peer.allowed)
+	return name, errors.Join(os.WriteFile(filepath.Join(folder, "own.key"), []byte(private.Base64()+"\n"), 0o600),
+		os.WriteFile(name, []byte(text), 0o600))
 }
 
 // newKey returns a pair of keys in hexadecimal.

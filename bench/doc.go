@@ -1,7 +1,7 @@
 // Bench measures culvert side by side with wireguard-go on this machine: CPU time per gigabyte, throughput, small
 // packets, memory and latency. It needs root and builds everything itself:
 //
-//	go run ./bench                  everything, five rounds, about a quarter of an hour
+//	go run ./bench                  everything, five rounds, about 25 minutes
 //	go run ./bench -quick           one short round: does it work at all?
 //	go run ./bench -compare FILE    the table of results measured before
 //

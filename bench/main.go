@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -17,6 +18,13 @@ import (
 func main() {
 	if len(os.Args) == 2 && os.Args[1] == agentArgument {
 		if err := serveAgent(os.Stdin, os.Stdout); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	if len(os.Args) == 4 && os.Args[1] == engineArgument {
+		if err := serveEngine(os.Args[2], os.Args[3]); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -43,12 +51,26 @@ type options struct {
 	Handshakes int           `json:"handshakes"`    // per round
 	Underlays  []underlay    `json:"underlays"`     //
 	Congestion string        `json:"tcp,omitempty"` // TCP congestion control; "": the machine's default
+	Parts      []part        `json:"parts,omitempty"`
+	Suites     bool          `json:"suites,omitempty"`     // the native wire with each suite forced as well
+	FloodRate  int           `json:"flood_rate,omitempty"` // messages per second; 0: as many as the sender can
 
-	culvert, wireguardGo string // command lines; "": build it
-	name, out, results   string
-	compare              bool
-	files                []string
+	culvert, native, wireguardGo string // command lines; "": build it
+	name, out, results           string
+	compare                      bool
+	files                        []string
 }
+
+// part is a group of measurements.
+type part string
+
+const (
+	partTunnel    part = "tunnel"    // whole tunnels, side by side
+	partHandshake part = "handshake" // the engine's handshakes on either wire
+	partFlood     part = "flood"     // an engine that is flooded
+)
+
+var allParts = []part{partTunnel, partHandshake, partFlood}
 
 const quickDuration = 2 * time.Second
 
@@ -57,7 +79,7 @@ func parseOptions(args []string, stderr io.Writer) (*options, error) {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.Usage = func() {
-		fmt.Fprint(stderr, "usage: bench [flags], as root\n       bench -compare FILE...\n\n")
+		fmt.Fprint(stderr, "usage: bench [flags], as root\n       bench -parts handshake,flood [flags]\n       bench -compare FILE...\n\n")
 		flags.PrintDefaults()
 	}
 	quick := flags.Bool("quick", false, "one round of short measurements, for a look whether everything works")
@@ -68,6 +90,11 @@ func parseOptions(args []string, stderr io.Writer) (*options, error) {
 	flags.IntVar(&o.Handshakes, "handshakes", 20, "handshakes timed in each round")
 	underlays := flags.String("underlay", "offloads,no-offloads", "underlays to measure over, parted by commas")
 	flags.StringVar(&o.Congestion, "congestion", "", "TCP congestion control (default: the machine's)")
+	parts := flags.String("parts", "tunnel,handshake,flood", "what to measure, parted by commas")
+	flags.BoolVar(&o.Suites, "suites", false, "measure the native wire with each of its suites as well")
+	flags.IntVar(&o.FloodRate, "flood-rate", 20_000, "handshake messages of a flood per second; 0: as many as the sender can")
+	flags.StringVar(&o.native, "native", "",
+		"`command` that runs culvert in the foreground, a file's name is appended (default: \"culvert up -f\" built from this checkout)")
 	flags.StringVar(&o.culvert, "culvert", "",
 		"`command` that runs culvert in the foreground, the device's name is appended (default: \"culvert wg -f\" built from this checkout)")
 	flags.StringVar(&o.wireguardGo, "wireguard-go", "",
@@ -102,13 +129,19 @@ func parseOptions(args []string, stderr io.Writer) (*options, error) {
 		}
 		o.Underlays = append(o.Underlays, u)
 	}
+	for word := range strings.SplitSeq(*parts, ",") {
+		if !slices.Contains(allParts, part(word)) {
+			return nil, fmt.Errorf("-parts: %q is none of %v", word, allParts)
+		}
+		o.Parts = append(o.Parts, part(word))
+	}
 	switch {
 	case o.compare && len(o.files) == 0:
 		return nil, errors.New("-compare needs a file of results")
 	case !o.compare && len(o.files) > 0:
 		return nil, fmt.Errorf("unexpected argument %q", o.files[0])
-	case o.Rounds < 1 || o.Handshakes < 1 || o.UDPRate < 0 || o.Warmup < 0:
-		return nil, errors.New("-rounds and -handshakes must be at least 1, -udp-rate and -warmup not negative")
+	case o.Rounds < 1 || o.Handshakes < 1 || o.UDPRate < 0 || o.Warmup < 0 || o.FloodRate < 0:
+		return nil, errors.New("-rounds and -handshakes must be at least 1, -udp-rate, -flood-rate and -warmup not negative")
 	case o.Duration < minDuration:
 		return nil, fmt.Errorf("-duration must be at least %v", minDuration)
 	case strings.ContainsAny(o.name, "/\x00"):
@@ -140,8 +173,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		}
 		return nil
 	}
-	if os.Geteuid() != 0 {
-		return errors.New("needs root, for network namespaces and tun devices")
+	if os.Geteuid() != 0 && slices.Contains(o.Parts, partTunnel) {
+		return fmt.Errorf("needs root, for network namespaces and tun devices; -parts %s,%s does without", partHandshake, partFlood)
 	}
 	out := o.out
 	if out == "" {

@@ -12,10 +12,11 @@ import (
 	"testing"
 	"time"
 
+	"culvert/crypto/noise"
 	"culvert/internal/lab"
 )
 
-// TestMain makes the test's program an agent where it is started as one.
+// TestMain makes the test's program an agent, or an engine, where it is started as one.
 func TestMain(m *testing.M) {
 	if len(os.Args) == 2 && os.Args[1] == agentArgument {
 		if err := serveAgent(os.Stdin, os.Stdout); err != nil {
@@ -24,10 +25,17 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
+	if len(os.Args) == 4 && os.Args[1] == engineArgument {
+		if err := serveEngine(os.Args[2], os.Args[3]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	lab.Main(m)
 }
 
-// TestQuick runs the whole benchmark, as briefly as it can be. What it measured is checked for being there, never for
+// TestQuick measures tunnels as briefly as it can be done. What it measured is checked for being there, never for
 // being fast.
 func TestQuick(t *testing.T) {
 	lab.NeedTun(t)
@@ -35,7 +43,7 @@ func TestQuick(t *testing.T) {
 	lab.NeedProgram(t, "go")
 	file := filepath.Join(t.TempDir(), "results.json")
 	var stdout, stderr strings.Builder
-	err := run(t.Context(), []string{"-quick", "-duration", "400ms", "-out", file}, &stdout, &stderr)
+	err := run(t.Context(), []string{"-quick", "-parts", "tunnel", "-duration", "400ms", "-out", file}, &stdout, &stderr)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, stderr.String())
 	}
@@ -53,7 +61,7 @@ func TestQuick(t *testing.T) {
 		checkTrial(t, name, trial)
 	}
 	for _, u := range []underlay{withOffloads, withoutOffloads} {
-		for _, impl := range []string{plain, reference, candidate} {
+		for _, impl := range []string{plain, reference, candidate, native} {
 			if name := fmt.Sprintf("%s over %s", impl, u); seen[name] != 1 {
 				t.Errorf("%s: measured %d times, want 1", name, seen[name])
 			}
@@ -121,6 +129,86 @@ func checkTrial(t *testing.T, name string, trial Trial) {
 	}
 }
 
+// TestQuickEngine measures what needs no root.
+func TestQuickEngine(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "results.json")
+	var stdout, stderr strings.Builder
+	err := run(t.Context(), []string{"-quick", "-parts", "handshake,flood", "-duration", "300ms", "-out", file}, &stdout, &stderr)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, stderr.String())
+	}
+	r, err := loadResults(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(r.Trials) != 0 || len(r.Handshakes) != len(handshakeWires) || len(r.Floods) != len(floodKinds) {
+		t.Fatalf("%d trials, %d of handshakes, %d of floods", len(r.Trials), len(r.Handshakes), len(r.Floods))
+	}
+	datagrams := map[string]float64{wireWireGuard: 2, wireCulvert: 3}
+	size := map[string]float64{wireWireGuard: noise.InitiationSize + noise.ResponseSize,
+		wireCulvert: noise.HybridInitiationSize + noise.KEMSize + noise.HybridResponseSize}
+	for _, h := range r.Handshakes {
+		if h.Datagrams != datagrams[h.Wire] || h.Bytes != size[h.Wire] {
+			t.Errorf("%s: %v datagrams, %v bytes", h.Wire, h.Datagrams, h.Bytes)
+		}
+		for _, q := range handshakeQuantities {
+			if v, ok := q.of(&h); !ok || v <= 0 {
+				t.Errorf("%s: %s: %v, %v", h.Wire, q.name, v, ok)
+			}
+		}
+		// Three crossings of the link at least.
+		if h.Start == nil || h.Start.Count != r.Options.Handshakes || h.Start.Median < 3*h.Delay {
+			t.Errorf("%s: start %+v", h.Wire, h.Start)
+		}
+	}
+	for i, f := range r.Floods {
+		if f.Flood != floodKinds[i] || f.TunnelSent == 0 || f.TunnelCame == 0 || f.TunnelCame > f.TunnelSent || f.Latency == nil ||
+			f.HeapBefore == 0 || f.RSSPeak == 0 || f.CPU <= 0 || f.Tries == 0 {
+			t.Errorf("flood %s: %+v", f.Flood, f)
+		}
+		if calm := f.Flood == floodNone; calm != (f.Sent == 0) || f.AnswerBytes > f.SentBytes {
+			t.Errorf("flood %s: %d messages of %d bytes, answered by %d bytes", f.Flood, f.Sent, f.SentBytes, f.AnswerBytes)
+		}
+	}
+	var again strings.Builder
+	if err := run(t.Context(), []string{"-compare", file}, &again, &stderr); err != nil {
+		t.Fatal(err)
+	}
+	if again.String() != stdout.String() {
+		t.Errorf("-compare prints\n%s\nthe run itself printed\n%s", again.String(), stdout.String())
+	}
+}
+
+// TestForcedSuites has the program be the daemons.
+func TestForcedSuites(t *testing.T) {
+	lab.NeedTun(t)
+	lab.NeedNetns(t)
+	own, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, suite := range []string{suiteChaCha, suiteGCM} {
+		err := onStage(t.Context(), func(s *stage) error {
+			o := &options{Handshakes: 2}
+			sc, err := newScene(s, o, withOffloads, Implementation{Name: suite, Command: []string{own, engineArgument, suite}})
+			if err != nil {
+				return err
+			}
+			times, err := sc.handshakes()
+			if err == nil && times.Count != 2 {
+				t.Errorf("%s: %+v", suite, times)
+			}
+			return err
+		})
+		if err != nil {
+			t.Errorf("%s: %v", suite, err)
+		}
+	}
+	if _, err := suitesOf("rot13"); err == nil {
+		t.Error("a suite that does not exist")
+	}
+}
+
 func TestOptions(t *testing.T) {
 	for line, want := range map[string]string{ // part of the error; "" for none
 		"":                           "",
@@ -135,6 +223,9 @@ func TestOptions(t *testing.T) {
 		"-duration 1ms":              "at least 200ms",
 		"-udp-rate -1":               "not negative",
 		"-name a/b":                  "cannot be part",
+		"-parts flood":               "",
+		"-parts tunnel,soup":         `"soup" is none of`,
+		"-flood-rate -1":             "not negative",
 		"-quick -rounds 2 -warmup 0": "",
 	} {
 		o, err := parseOptions(strings.Fields(line), new(strings.Builder))
@@ -230,14 +321,30 @@ func exampleResults() *Results {
 	rtt := func(ms float64) *Times {
 		return &Times{Count: 500, Mean: ms, Median: ms, P99: 2 * ms, Max: 3 * ms}
 	}
+	wire := func(round int, name string, factor float64) HandshakeTrial {
+		return HandshakeTrial{Round: round, Wire: name, Cost: &HandshakeCost{64, 100 * factor, 80 * factor, 120 * factor, 90 * factor},
+			Initiator: &EngineCost{100, 0.03 * factor, 0.05}, Responder: &EngineCost{200, 0.05 * factor, 0.06}, Start: rtt(15),
+			Delay: 5, Datagrams: 2 * factor, Bytes: 240 * factor}
+	}
+	flood := func(round int, kind string, sent int64) FloodTrial {
+		return FloodTrial{Round: round, Flood: kind, Seconds: 5, Sent: sent, SentBytes: sent * 690, Answers: sent / 10, AnswerBytes: sent * 6,
+			Received: uint64(sent) + 5000, CPU: 0.2 + float64(sent)*20e-6, TunnelSent: 5000, TunnelCame: 5000, Latency: rtt(0.1), Tries: 1,
+			HeapBefore: 8e6, HeapAfter: 8e6 + uint64(sent), RSSBefore: 20e6, RSSPeak: 21e6}
+	}
+	shaken := flood(2, floodJunk, 90_000)
+	shaken.Handshake = rtt(3)
 	return &Results{
+		Handshakes: []HandshakeTrial{wire(1, wireWireGuard, 1), wire(1, wireCulvert, 1.5), wire(2, wireCulvert, 1.6), wire(2, wireWireGuard, 1),
+			{Round: 2, Wire: wireCulvert, Error: "the agent is gone"}},
+		Floods:  []FloodTrial{flood(1, floodNone, 0), flood(1, floodJunk, 100_000), shaken, {Round: 2, Flood: floodNone, Error: "no"}},
 		Format:  resultsFormat,
 		Started: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
 		Options: options{Rounds: 2, Duration: 5 * time.Second, Underlays: []underlay{withOffloads}},
 		Machine: Machine{CPU: "Abacus", Cores: 2, MemoryBytes: 8e9, Kernel: "linux/amd64 6.18", Go: "go1.26.8", TCP: "cubic",
 			Commit: "0123456789abcdef", Dirty: true},
 		Implementations: []Implementation{{Name: plain}, {Name: reference, Command: []string{"w"}, Version: "v0.1", Go: "go1.26.8"},
-			{Name: candidate, Command: []string{"c"}, Version: "(devel)", Go: "go1.26.8", Revision: "0123456789abcdef", Modified: true}},
+			{Name: candidate, Command: []string{"c"}, Version: "(devel)", Go: "go1.26.8", Revision: "0123456789abcdef", Modified: true},
+			{Name: native, Command: []string{"n"}, File: true, Version: "(devel)", Go: "go1.26.8"}},
 		Trials: []Trial{
 			{Round: 1, Underlay: withOffloads, Implementation: plain, TCP1: tcp(20, 0), RTTIdle: rtt(0.02)},
 			{Round: 1, Underlay: withOffloads, Implementation: reference, TCP1: tcp(4, 8), UDP64: udp(40), RTTIdle: rtt(0.2),
@@ -249,6 +356,7 @@ func exampleResults() *Results {
 			{Round: 2, Underlay: withOffloads, Implementation: reference, TCP1: tcp(3, 8), UDP64: udp(50), RTTIdle: rtt(0.2),
 				PeakMemory: []int64{100e6, 200e6}},
 			{Round: 2, Underlay: withOffloads, Implementation: plain, Error: "no reply came"},
+			{Round: 2, Underlay: withOffloads, Implementation: native, TCP1: tcp(9, 3), UDP64: udp(60), RTTIdle: rtt(0.1)},
 		},
 	}
 }

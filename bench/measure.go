@@ -15,14 +15,20 @@ import (
 // measure makes all trials. The implementations take turns in alternating order, within each underlay of each round.
 func measure(s *stage, o *options, progress io.Writer) (*Results, error) {
 	machine := thisMachine()
-	list, err := implementations(s, o, machine)
-	if err != nil {
-		return nil, err
+	var list []Implementation
+	if slices.Contains(o.Parts, partTunnel) {
+		var err error
+		if list, err = implementations(s, o, machine); err != nil {
+			return nil, err
+		}
 	}
 	r := &Results{Format: resultsFormat, Started: time.Now().UTC().Truncate(time.Second), Options: *o,
 		Machine: machine, Implementations: list}
 	if o.Congestion != "" {
 		r.Machine.TCP = o.Congestion
+	}
+	if !slices.Contains(o.Parts, partTunnel) {
+		return r, measureEngine(s, o, r, progress)
 	}
 	for _, p := range plan(o.Rounds, o.Underlays, list) {
 		t := Trial{Round: p.round, Underlay: p.underlay, Implementation: p.implementation.Name, LoadBefore: load()}
@@ -36,7 +42,7 @@ func measure(s *stage, o *options, progress io.Writer) (*Results, error) {
 		fmt.Fprintf(progress, "round %d/%d  %-11s  %s\n", t.Round, o.Rounds, t.Underlay, t.summary())
 		r.Trials = append(r.Trials, t)
 	}
-	return r, nil
+	return r, measureEngine(s, o, r, progress)
 }
 
 // planned is a trial to be made.
@@ -71,8 +77,9 @@ type scene struct {
 	prober *agent // on the sending host; apart from source, whose goroutines would delay it
 	target netip.Addr
 
-	daemons []*daemon
-	peer    peerText // as the sending end's daemon knows the other
+	daemons    []*daemon
+	peer       peerText // as the sending end's daemon knows the other
+	privateKey string   // of the sending end, where that is to forget its sessions by it
 }
 
 const (
@@ -132,11 +139,21 @@ func (sc *scene) addTunnel(s *stage, wire lab.Wire, impl Implementation) error {
 		ends[1-i].peer = peerText{e.public, netip.AddrPortFrom(e.V4.Addr(), tunnelPort), inner}
 	}
 	for _, e := range ends {
-		d, err := startDaemon(s, e.Host, impl)
+		argument := tunnelDevice
+		if impl.File {
+			var err error
+			if argument, err = writeTunnelFile(s, e.private, e.address, e.peer); err != nil {
+				return err
+			}
+		}
+		d, err := startDaemon(s, e.Host, impl, argument)
 		if err != nil {
 			return err
 		}
 		sc.daemons = append(sc.daemons, d)
+		if impl.File {
+			continue
+		}
 		if err := d.configure(e.private, tunnelPort, e.peer); err != nil {
 			return fmt.Errorf("configure %s: %w", impl.Name, err)
 		}
@@ -145,7 +162,27 @@ func (sc *scene) addTunnel(s *stage, wire lab.Wire, impl Implementation) error {
 		e.Host.Up(tunnelDevice)
 	}
 	sc.peer, sc.target = ends[0].peer, ends[1].address.Addr()
+	if impl.File {
+		sc.privateKey = ends[0].private
+		return sc.awaitTunnel(wire.A.Host)
+	}
 	return nil
+}
+
+// awaitTunnel returns when daemons that configure themselves have done so.
+func (sc *scene) awaitTunnel(from *lab.Host) error {
+	for end := time.Now().Add(startupTimeout); ; {
+		err := from.Ping(sc.target)
+		if err == nil {
+			return nil
+		}
+		if words := sc.lastWords(); words != nil || time.Now().After(end) {
+			return errors.Join(err, words)
+		}
+		if err := sc.sleep(pingInterval); err != nil {
+			return err
+		}
+	}
 }
 
 // measure makes one trial. What could be measured is in t also when there is an error.
@@ -220,7 +257,7 @@ func (sc *scene) handshakes() (*Times, error) {
 	}
 	var all pingResult
 	for range sc.o.Handshakes {
-		if err := sc.daemons[0].forget(sc.peer); err != nil {
+		if err := sc.forget(); err != nil {
 			return nil, err
 		}
 		if err := sc.sleep(handshakePause); err != nil {
@@ -235,6 +272,14 @@ func (sc *scene) handshakes() (*Times, error) {
 		all.Lost += one.Lost
 	}
 	return timesOf(all)
+}
+
+// forget drops the sending end's session.
+func (sc *scene) forget() error {
+	if sc.privateKey != "" {
+		return sc.daemons[0].forgetAll(sc.privateKey)
+	}
+	return sc.daemons[0].forget(sc.peer)
 }
 
 // roundTrips pings for the length of a measurement.

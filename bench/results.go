@@ -22,6 +22,9 @@ type Results struct {
 	Implementations []Implementation `json:"implementations"`
 	// Trials are in the order they were made.
 	Trials []Trial `json:"trials"`
+	// Handshakes and Floods measure culvert's engine by itself.
+	Handshakes []HandshakeTrial `json:"handshake_trials,omitempty"`
+	Floods     []FloodTrial     `json:"flood_trials,omitempty"`
 }
 
 // underlay is how the veth pair carries the tunnel's datagrams.
@@ -95,6 +98,16 @@ func (r *Results) failures() error {
 	for _, t := range r.Trials {
 		if t.Error != "" {
 			errs = append(errs, fmt.Errorf("round %d, %s over %s: %s", t.Round, t.Implementation, t.Underlay, t.Error))
+		}
+	}
+	for _, t := range r.Handshakes {
+		if t.Error != "" {
+			errs = append(errs, fmt.Errorf("round %d, handshakes on wire %s: %s", t.Round, t.Wire, t.Error))
+		}
+	}
+	for _, t := range r.Floods {
+		if t.Error != "" {
+			errs = append(errs, fmt.Errorf("round %d, flood %s: %s", t.Round, t.Flood, t.Error))
 		}
 	}
 	return errors.Join(errs...)

@@ -176,7 +176,7 @@ func (t *Trial) summary() string {
 	if t.Error != "" {
 		return t.Implementation + "  FAILED: " + t.Error
 	}
-	text := fmt.Sprintf("%-12s", t.Implementation)
+	text := fmt.Sprintf("%-14s", t.Implementation)
 	for _, q := range []quantity{
 		{unit: "s/GB", of: daemonCost(tcp1)}, {unit: "Gbit/s", of: speed(tcp1)}, {unit: "Gbit/s", of: speed(tcp4)},
 		{unit: "kpps", of: delivered(udp64)}, {unit: "kpps", of: delivered(udp200)},
@@ -207,12 +207,26 @@ func writeTables(out io.Writer, r *Results) error {
 		}
 		text.WriteByte('\n')
 	}
-	for _, u := range r.Options.Underlays {
-		writeTable(text, r, u)
+	if len(r.Trials) > 0 {
+		for _, u := range r.Options.Underlays {
+			writeTable(text, r, u)
+		}
 	}
+	writeHandshakeTable(text, r)
+	writeFloodTable(text, r)
 	for _, t := range r.Trials {
 		if t.Error != "" {
 			fmt.Fprintf(text, "\nincomplete: round %d, %s over %s: %s\n", t.Round, t.Implementation, t.Underlay, t.Error)
+		}
+	}
+	for _, t := range r.Handshakes {
+		if t.Error != "" {
+			fmt.Fprintf(text, "\nincomplete: round %d, handshakes on wire %s: %s\n", t.Round, t.Wire, t.Error)
+		}
+	}
+	for _, t := range r.Floods {
+		if t.Error != "" {
+			fmt.Fprintf(text, "\nincomplete: round %d, flood %s: %s\n", t.Round, t.Flood, t.Error)
 		}
 	}
 	_, err := io.WriteString(out, text.String())
@@ -226,17 +240,42 @@ var underlayTitles = map[underlay]string{
 
 func writeTable(out io.Writer, r *Results, u underlay) {
 	fmt.Fprintf(out, "\n%s\n", cmp.Or(underlayTitles[u], string(u)))
+	names, pairs := r.columns()
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(w, "\t\t%s\t%s\t%s\t%s/%s\n", plain, reference, candidate, candidate, reference)
+	fmt.Fprintf(w, "\t\t%s", strings.Join(names, "\t"))
+	for _, p := range pairs {
+		fmt.Fprintf(w, "\t%s/%s", p[0], p[1])
+	}
+	fmt.Fprintln(w)
 	for _, q := range quantities {
 		fmt.Fprintf(w, "%s\t%s", q.name, q.unit)
-		for _, name := range []string{plain, reference, candidate} {
+		for _, name := range names {
 			fmt.Fprintf(w, "\t%s", cell(r.values(u, name, q)))
 		}
-		ratio, verdict := r.ratios(u, q)
-		fmt.Fprintf(w, "\t%s\n", strings.TrimSpace(ratio+"  "+verdict))
+		for _, p := range pairs {
+			ratio, verdict := r.ratios(u, q, p[0], p[1])
+			fmt.Fprintf(w, "\t%s", strings.TrimSpace(ratio+"  "+verdict))
+		}
+		fmt.Fprintln(w)
 	}
 	w.Flush()
+}
+
+// columns returns what was measured, and what is compared with what: culvert on each wire with the reference, and its native
+// wire, also with each suite forced, with WireGuard's.
+func (r *Results) columns() (names []string, pairs [][2]string) {
+	for _, i := range r.Implementations {
+		names = append(names, i.Name)
+		if i.Name == candidate || i.Name == native {
+			pairs = append(pairs, [2]string{i.Name, reference})
+		}
+	}
+	for _, i := range r.Implementations {
+		if i.Name == native || i.Name == nativeChaCha || i.Name == nativeGCM {
+			pairs = append(pairs, [2]string{i.Name, candidate})
+		}
+	}
+	return names, pairs
 }
 
 // values returns a quantity in every round it was measured in.
@@ -263,26 +302,26 @@ func cell(values []float64) string {
 	return fmt.Sprintf("%s (%s-%s)", figure(s.median), figure(s.low), figure(s.high))
 }
 
-// ratios compares round by round, and says where the candidate is behind, or whether the rounds disagree.
-func (r *Results) ratios(u underlay, q quantity) (text, verdict string) {
-	var ratios []float64
-	for round := 1; round <= r.Options.Rounds; round++ {
-		var value [2]float64
-		var found int
+// ratios compares two implementations round by round, and says where the first is behind, or whether the rounds disagree.
+func (r *Results) ratios(u underlay, q quantity, over, under string) (text, verdict string) {
+	return compare(r.Options.Rounds, q.best, func(round int, side int) (float64, bool) {
 		for i := range r.Trials {
-			t := &r.Trials[i]
-			if t.Round != round || t.Underlay != u {
-				continue
-			}
-			for side, name := range []string{candidate, reference} {
-				if v, ok := q.of(t); ok && t.Implementation == name {
-					value[side] = v
-					found++
-				}
+			if t := &r.Trials[i]; t.Round == round && t.Underlay == u && t.Implementation == [2]string{over, under}[side] {
+				return q.of(t)
 			}
 		}
-		if found == 2 && value[1] > 0 {
-			ratios = append(ratios, value[0]/value[1])
+		return 0, false
+	})
+}
+
+// compare forms the ratio of two sides in each round; value tells a side's, 0 for the one above the line.
+func compare(rounds int, best direction, value func(round, side int) (float64, bool)) (text, verdict string) {
+	var ratios []float64
+	for round := 1; round <= rounds; round++ {
+		over, ok := value(round, 0)
+		under, too := value(round, 1)
+		if ok && too && under > 0 {
+			ratios = append(ratios, over/under)
 		}
 	}
 	s, ok := spreadOf(ratios)
@@ -293,17 +332,16 @@ func (r *Results) ratios(u underlay, q quantity) (text, verdict string) {
 	if len(ratios) > 1 {
 		text = fmt.Sprintf("%.2f (%.2f-%.2f)", s.median, s.low, s.high)
 	}
-	best, worst := s.low, s.high
-	if q.best == more {
-		best, worst = 1/s.high, 1/s.low
+	bestRatio, worst := s.low, s.high
+	if best == more {
+		bestRatio, worst = 1/s.high, 1/s.low
 	}
 	switch {
-	case q.best == neither || len(ratios) < 2: // one round decides nothing
+	case best == neither || len(ratios) < 2 || s.low == 1 && s.high == 1: // one round decides nothing
 		return text, ""
-
 	case worst <= 1:
 		return text, "ahead"
-	case best >= 1:
+	case bestRatio >= 1:
 		return text, "behind"
 	}
 	return text, "unclear"
