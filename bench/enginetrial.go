@@ -13,7 +13,7 @@ import (
 // HandshakeTrial is the engine's handshakes on one wire measured once, each measurement in a process of its own on one core.
 type HandshakeTrial struct {
 	Round      int    `json:"round"` // from 1
-	Wire       string `json:"wire"`
+	Wire       string `json:"wire"`  // culvert's, or "wireguard-go" as a responder on WireGuard's
 	LoadBefore string `json:"load_before"`
 	Error      string `json:"error,omitempty"`
 
@@ -43,7 +43,7 @@ type EngineCost struct {
 }
 
 // handshakeWires are measured in turns.
-var handshakeWires = []string{wireWireGuard, wireCulvert}
+var handshakeWires = []string{reference, wireWireGuard, wireCulvert}
 
 const (
 	startDelay = 5 * time.Millisecond
@@ -104,9 +104,12 @@ func (o *options) laps() int { return max(1, int(o.Duration/(500*time.Millisecon
 func (t *HandshakeTrial) measure(s *stage, o *options) error {
 	run := engineRun{Wire: t.Wire, Peers: enginePeers, Laps: o.laps()}
 	var errs []error
+	t.Responder = onAgent[EngineCost](s, &errs, "handshake-respond", run, o.Duration)
+	if t.Wire == reference {
+		return errors.Join(errs...)
+	}
 	t.Cost = onAgent[HandshakeCost](s, &errs, "handshake-cost", costRun{t.Wire, o.Duration / 2}, o.Duration)
 	t.Initiator = onAgent[EngineCost](s, &errs, "handshake-initiate", run, o.Duration)
-	t.Responder = onAgent[EngineCost](s, &errs, "handshake-respond", run, o.Duration)
 	count := o.Handshakes
 	if got := onAgent[startResult](s, &errs, "handshake-start", startRun{t.Wire, startDelay, count}, o.Duration); got != nil {
 		t.Delay = float64(startDelay) / float64(time.Millisecond)
@@ -142,9 +145,9 @@ func startAgentOn(s *stage, core int) (*agent, error) {
 }
 
 func (t *HandshakeTrial) summary() string {
-	text := fmt.Sprintf("%-10s", t.Wire)
-	for _, q := range handshakeQuantities {
-		if v, ok := q.of(t); ok && q.unit != "ms" {
+	text := fmt.Sprintf("%-12s", t.Wire)
+	for _, q := range handshakeQuantities[:3] {
+		if v, ok := q.of(t); ok {
 			text += fmt.Sprintf("  %s %s", figure(v), q.unit)
 		}
 	}

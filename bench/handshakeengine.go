@@ -60,6 +60,23 @@ type enginePeer struct {
 	stamper  *cookie.Stamper
 }
 
+func newEnginePeer(number int, engine crypto.PublicKey) (*enginePeer, error) {
+	key, err := crypto.GeneratePrivateKey()
+	if err != nil {
+		return nil, err
+	}
+	p := &enginePeer{
+		endpoint: netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 51, 100, byte(number)}), uint16(1024+number)),
+		inner:    netip.AddrFrom4([4]byte{10, 1, byte(number >> 8), byte(number)}),
+		stamper:  cookie.NewStamper(engine),
+	}
+	if p.identity, err = noise.NewIdentity(key); err != nil {
+		return nil, err
+	}
+	p.engine = noise.NewRemote(p.identity, engine)
+	return p, nil
+}
+
 // wireOf is the wire of a name.
 func wireOf(name string) (w tunnel.Wire, err error) {
 	for _, w := range []tunnel.Wire{tunnel.WireGuard, tunnel.Culvert} {
@@ -83,19 +100,10 @@ func newEngine(wire string, peers int, endpoints bool) (*engine, error) {
 	port := engineAddress.Port()
 	change := tunnel.Change{PrivateKey: &key, ListenPort: &port}
 	for i := range peers {
-		p := &enginePeer{
-			endpoint: netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 51, 100, byte(i)}), uint16(1024+i)),
-			inner:    netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)}),
-			stamper:  cookie.NewStamper(e.public),
-		}
-		key, err := crypto.GeneratePrivateKey()
+		p, err := newEnginePeer(i, e.public)
 		if err != nil {
 			return nil, err
 		}
-		if p.identity, err = noise.NewIdentity(key); err != nil {
-			return nil, err
-		}
-		p.engine = noise.NewRemote(p.identity, e.public)
 		e.peers = append(e.peers, p)
 		c := tunnel.PeerChange{PublicKey: p.identity.Public(), Wire: &w,
 			AllowedIPs: []tunnel.AllowedIPChange{{Prefix: netip.PrefixFrom(p.inner, 32)}}}
@@ -185,13 +193,45 @@ func (p *enginePeer) response(wire string, index uint32, engine *noise.Remote, m
 	return msg, nil
 }
 
+// responder is an engine that answers initiations.
+type responder struct {
+	peers    []*enginePeer
+	inject   func(from netip.AddrPort, msg []byte)
+	answered func(f func()) // has f called for each response sent
+	stuck    func(what string) error
+	close    func()
+}
+
+func newResponder(run engineRun) (*responder, error) {
+	if run.Wire == reference {
+		return newReferenceResponder(run.Peers)
+	}
+	e, err := newEngine(run.Wire, run.Peers, false)
+	if err != nil {
+		return nil, err
+	}
+	return &responder{
+		peers:  e.peers,
+		inject: func(from netip.AddrPort, msg []byte) { e.network.Inject(from, engineAddress, msg) },
+		answered: func(f func()) {
+			e.network.Tap(func(p *transporttest.Packet) {
+				if p.Data[0] == noise.TypeResponse || p.Data[0] == noise.TypeHybridResponse {
+					f()
+				}
+			})
+		},
+		stuck: e.stuck,
+		close: func() { e.Close() },
+	}, nil
+}
+
 // engineResponds measures what an engine uses to answer initiations, which are made before it is measured.
 func engineResponds(run engineRun) (result EngineCost, err error) {
-	e, err := newEngine(run.Wire, run.Peers, false)
+	e, err := newResponder(run)
 	if err != nil {
 		return result, err
 	}
-	defer e.Close()
+	defer e.close()
 	ready := make([][][]byte, 0, run.Laps*run.Peers)
 	for lap := range run.Laps {
 		for i, p := range e.peers {
@@ -203,11 +243,7 @@ func engineResponds(run engineRun) (result EngineCost, err error) {
 		}
 	}
 	free := make(chan none, handshakeWindow)
-	e.network.Tap(func(p *transporttest.Packet) {
-		if p.Data[0] == noise.TypeResponse || p.Data[0] == noise.TypeHybridResponse {
-			free <- none{} // there is room: each answers one that was taken out
-		}
-	})
+	e.answered(func() { free <- none{} }) // there is room: each answers one that was taken out
 	for range handshakeWindow {
 		free <- none{}
 	}
@@ -237,7 +273,7 @@ func engineResponds(run engineRun) (result EngineCost, err error) {
 				return result, err
 			}
 			for _, msg := range messages {
-				e.network.Inject(e.peers[i].endpoint, engineAddress, msg)
+				e.inject(e.peers[i].endpoint, msg)
 			}
 		}
 		for range handshakeWindow { // all are answered

@@ -148,6 +148,12 @@ func TestQuickEngine(t *testing.T) {
 	size := map[string]float64{wireWireGuard: noise.InitiationSize + noise.ResponseSize,
 		wireCulvert: noise.HybridInitiationSize + noise.KEMSize + noise.HybridResponseSize}
 	for _, h := range r.Handshakes {
+		if h.Wire == reference {
+			if us, ok := engineCost(h.Responder); !ok || us <= 0 {
+				t.Errorf("%s: %+v", h.Wire, h)
+			}
+			continue
+		}
 		if h.Datagrams != datagrams[h.Wire] || h.Bytes != size[h.Wire] {
 			t.Errorf("%s: %v datagrams, %v bytes", h.Wire, h.Datagrams, h.Bytes)
 		}
@@ -334,7 +340,7 @@ func exampleResults() *Results {
 	shaken := flood(2, floodJunk, 90_000)
 	shaken.Handshake = rtt(3)
 	return &Results{
-		Handshakes: []HandshakeTrial{wire(1, wireWireGuard, 1), wire(1, wireCulvert, 1.5), wire(2, wireCulvert, 1.6), wire(2, wireWireGuard, 1),
+		Handshakes: []HandshakeTrial{{Round: 1, Wire: reference, Responder: &EngineCost{200, 0.07, 0.08}}, wire(1, wireWireGuard, 1), wire(1, wireCulvert, 1.5), wire(2, wireCulvert, 1.6), wire(2, wireWireGuard, 1),
 			{Round: 2, Wire: wireCulvert, Error: "the agent is gone"}},
 		Floods:  []FloodTrial{flood(1, floodNone, 0), flood(1, floodJunk, 100_000), shaken, {Round: 2, Flood: floodNone, Error: "no"}},
 		Format:  resultsFormat,
