@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -528,7 +529,7 @@ func TestNativeNumbersOutOfTurn(t *testing.T) {
 		say(3, "too early", false)
 		say(2, "second", true)
 		say(1, "too late", false)
-		if got := fmt.Sprint(*pushed); got != "[first second]" {
+		if got := fmt.Sprint(pushed.seen()); got != "[first second]" {
 			t.Errorf("acted on %s", got)
 		}
 		n.expectDrops(t, "numbers", nil)
@@ -536,20 +537,38 @@ func TestNativeNumbersOutOfTurn(t *testing.T) {
 }
 
 // pushScene is nativeScene with a node that notes documents pushed to it.
-func pushScene(t *testing.T) (*node, *nativeActor, *transporttest.Network, *[]string) {
+func pushScene(t *testing.T) (*node, *nativeActor, *transporttest.Network, *notes) {
 	network := transporttest.New(1)
 	addr := netip.MustParseAddr("192.0.2.1")
-	pushed := new([]string)
+	pushed := new(notes)
 	n := newNodeOn(t, network.Host(addr), addr, 1, notePushes(pushed))
 	a := newNativeActor(n, network, 1)
 	synctest.Wait()
 	return n, a, network, pushed
 }
 
+// notes are documents that were pushed.
+type notes struct {
+	mu  sync.Mutex
+	all []string
+}
+
+// seen returns what was noted, once the bubble has settled.
+func (p *notes) seen() []string {
+	synctest.Wait()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.all)
+}
+
 // notePushes is for newNodeOn.
-func notePushes(to *[]string) func(*Options) {
+func notePushes(to *notes) func(*Options) {
 	return func(o *Options) {
-		o.Pushed = func(_ crypto.PublicKey, subject string, document []byte) { *to = append(*to, string(document)) }
+		o.Pushed = func(_ crypto.PublicKey, _ string, document []byte) {
+			to.mu.Lock()
+			defer to.mu.Unlock()
+			to.all = append(to.all, string(document))
+		}
 	}
 }
 
@@ -573,12 +592,12 @@ func TestNativePushLargerThanAllowed(t *testing.T) {
 			give(append(big, make([]byte, size)...), uint32(i))
 			n.expectDrops(t, fmt.Sprint(size, " bytes"), map[DropReason]int{DropInControl: 1})
 		}
-		if len(*pushed) != 0 {
+		if len(pushed.seen()) != 0 {
 			t.Fatal("a document too large was taken")
 		}
 		give(content, 100)
-		if len(*pushed) != 1 || (*pushed)[0] != largest {
-			t.Errorf("%d documents of the largest size were taken; drops %v", len(*pushed), n.drops.snapshot())
+		if got := pushed.seen(); len(got) != 1 || got[0] != largest {
+			t.Errorf("%d documents of the largest size were taken; drops %v", len(got), n.drops.snapshot())
 		}
 	})
 }

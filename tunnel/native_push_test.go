@@ -15,8 +15,8 @@ import (
 )
 
 // newPushPair is newNativePair of which the second notes what the first pushes.
-func newPushPair(t *testing.T, network *transporttest.Network) (a, b *node, pushed *[]string) {
-	pushed = new([]string)
+func newPushPair(t *testing.T, network *transporttest.Network) (a, b *node, pushed *notes) {
+	pushed = new(notes)
 	a = newNode(t, network, 1)
 	b = newNoting(t, network, pushed)
 	knowEachOther(a, b)
@@ -24,7 +24,7 @@ func newPushPair(t *testing.T, network *transporttest.Network) (a, b *node, push
 }
 
 // newNoting is a node that notes what is pushed to it.
-func newNoting(t *testing.T, network *transporttest.Network, pushed *[]string) *node {
+func newNoting(t *testing.T, network *transporttest.Network, pushed *notes) *node {
 	plain := newNode(t, transporttest.New(1), 2) // for its addresses
 	return newNodeOn(t, network.Host(plain.addr), plain.addr, 2, notePushes(pushed))
 }
@@ -78,7 +78,7 @@ func TestNativePushUnderLoss(t *testing.T) {
 					a.send(b, "data")
 					time.Sleep(time.Second)
 				}
-				inOrder(t, *pushed, count, true)
+				inOrder(t, pushed.seen(), count, true)
 				if count < 100 || a.Status().Handshakes.Completed < 4 {
 					t.Errorf("%d documents, %d handshakes: the test tests nothing", count, a.Status().Handshakes.Completed)
 				}
@@ -102,7 +102,7 @@ func TestNativePushAcrossRekey(t *testing.T) {
 			time.Sleep(250 * time.Millisecond)
 		}
 		time.Sleep(time.Second)
-		inOrder(t, *pushed, count, false)
+		inOrder(t, pushed.seen(), count, false)
 		if n := a.Status().Handshakes.Completed; n < 3 {
 			t.Errorf("%d handshakes", n)
 		}
@@ -123,7 +123,7 @@ func TestNativePushWaitsForASession(t *testing.T) {
 		a.send(b, "data")
 		b.expect("data")
 		time.Sleep(time.Second)
-		inOrder(t, *pushed, exchange.MaxMessages, false)
+		inOrder(t, pushed.seen(), exchange.MaxMessages, false)
 		time.Sleep(session.EraseAfter + session.RekeyAttemptTime)
 		for i := range 3 {
 			a.push(b, fmt.Sprint(exchange.MaxMessages+i))
@@ -131,7 +131,7 @@ func TestNativePushWaitsForASession(t *testing.T) {
 		a.send(b, "data")
 		b.expect("data")
 		time.Sleep(time.Second)
-		inOrder(t, *pushed, exchange.MaxMessages+3, false)
+		inOrder(t, pushed.seen(), exchange.MaxMessages+3, false)
 	})
 }
 
@@ -185,7 +185,7 @@ func TestNativePushAcrossRestart(t *testing.T) {
 					a.send(again, "data")
 					time.Sleep(time.Second)
 				}
-				inOrder(t, *pushed, 3, true)
+				inOrder(t, pushed.seen(), 3, true)
 			})
 		})
 	}
@@ -199,7 +199,7 @@ func TestNativePushAsksForASession(t *testing.T) {
 		for i := range 5 {
 			a.push(b, fmt.Sprint(i))
 			time.Sleep(session.EraseAfter)
-			inOrder(t, *pushed, i+1, false)
+			inOrder(t, pushed.seen(), i+1, false)
 		}
 	})
 }
@@ -227,7 +227,7 @@ func TestNativeGoodbye(t *testing.T) {
 				a, b := newNativePair(t, network)
 				a.send(b, "one")
 				b.expect("one")
-				time.Sleep(5 * time.Second)
+				time.Sleep(20 * time.Second) // and nothing more to say
 				l := watch(network, a)
 				end(a, b)
 				if !forgotten(b) {
