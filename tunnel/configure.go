@@ -272,6 +272,7 @@ func (p *peer) setWire(w Wire) {
 	} else {
 		p.native.Store(nil)
 	}
+	p.lastHandshake.Store(0) // of the other wire
 	p.mu.Unlock()
 	p.tunnel.attention.add(p)
 }

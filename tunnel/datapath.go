@@ -126,10 +126,10 @@ func (w *outbound) sealPacket(p *peer, kp *keypair, ep *transport.Endpoint, lo, 
 	tos := ecn.Outer(ippacket.TrafficClass(w.buf[lo:hi]))
 	kind, limit, limits := bare, int(t.mtu.Load()), device.Limits{}
 	if kp.native != nil {
-		limit = kp.native.plaintextLimit()
-		limits = device.Limits{Elide: true, MaxPacket: limit - payload.TrailerSize}
-		if limits.MaxPacket < int(t.mtu.Load()) && o.GSO == device.GSONone {
-			w.adapt(kp.native, w.buf[lo:hi], o, limits.MaxPacket, now)
+		path := kp.native.limits()
+		limit, limits = path.plaintext(), device.Limits{Elide: true, MaxPacket: path.packet()}
+		if path.settled() && limits.MaxPacket < int(t.mtu.Load()) && o.GSO == device.GSONone {
+			w.adapt(w.buf[lo:hi], o, limits.MaxPacket, now)
 		}
 	}
 	if err := w.segments.ResetFor(w.buf, lo, hi, o, limits); err != nil {
@@ -260,11 +260,8 @@ func (w *outbound) seal(kp *keypair, counter uint64, lo, hi int, kind payload.Ki
 
 // adapt makes the sender of a packet for a path that takes packets of at most largest bytes, less than the interface's MTU,
 // send smaller ones: by the MSS of a TCP connection that begins, or by telling it. The packet itself arrives in any case.
-// Before the path's MTU is known well nobody is told, since hosts remember what they were told for minutes.
-func (w *outbound) adapt(n *native, packet []byte, o device.Offload, largest int, now time.Duration) {
-	if !n.settled.Load() {
-		return
-	}
+// It is not to be called before the search is over, since hosts remember what they were told for minutes.
+func (w *outbound) adapt(packet []byte, o device.Offload, largest int, now time.Duration) {
 	if len(packet) <= largest {
 		pathmtu.ClampMSS(packet, largest, o.NeedsChecksum)
 		return
@@ -453,8 +450,8 @@ func (w *inbound) deliver(kp *keypair, kind payload.Kind, content []byte, tos ui
 			w.refuse(DropInMalformed)
 			return
 		}
-		if largest := n.plaintextLimit() - payload.TrailerSize; largest < int(w.tunnel.mtu.Load()) && n.settled.Load() {
-			pathmtu.ClampMSS(content, largest, kind == payload.IPElided)
+		if path := n.limits(); path.settled() && path.packet() < int(w.tunnel.mtu.Load()) {
+			pathmtu.ClampMSS(content, path.packet(), kind == payload.IPElided)
 		}
 	}
 	if kind != payload.IPElided {

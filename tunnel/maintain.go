@@ -11,7 +11,6 @@ import (
 	"culvert/tunnel/device"
 	"culvert/tunnel/fragment"
 	"culvert/tunnel/message"
-	"culvert/tunnel/pathmtu"
 	"culvert/tunnel/payload"
 )
 
@@ -58,13 +57,14 @@ func (c *control) begin(p *peer, kp *keypair, now time.Duration) {
 		return
 	}
 	t := c.tunnel
+	n.begun = true
 	n.session, n.probesSent, n.probesReceived = kp, 0, 0
 	hello := message.Hello{Agent: t.options.Agent, MTU: int(t.mtu.Load()), Layer: layer}
 	if err := n.sender.Restart(kp.serial, hello, now); err != nil {
 		t.debugf("%s: peer %s: no hello can be sent: %v", t.name(), shortKey(p.public), err)
 	}
 	n.latency.Begin(kp.serial, now)
-	n.path.Begin(now)
+	n.search.Begin(now)
 	n.learn()
 	c.speak(p, now)
 }
@@ -78,26 +78,25 @@ func (c *control) maintain(p *peer, now time.Duration) time.Duration {
 		return 0
 	}
 	t := c.tunnel
-	if n.moved.Load() {
-		// A peer may pretend to be now here, now there; what that makes this end send is bounded by time.
-		if at := n.movedAt + moveEvery; n.movedAt != 0 && now < at {
-			n.limit.Store(pathmtu.Base - session.Overhead)
-			n.settled.Store(false)
-			return at
-		}
-		n.moved.Store(false)
-		n.movedAt = now
-		n.path.Moved(now)
+	if n.moved.Swap(false) && n.begun {
+		n.search.Moved(now)
 		n.latency.Moved(now)
+		n.waits = n.movedAt != 0 && now < n.movedAt+moveEvery
+		if !n.waits {
+			n.movedAt = now
+		}
+	}
+	if n.waits && now >= n.movedAt+moveEvery {
+		n.waits, n.movedAt = false, now
 	}
 	if size := n.tooBig.Swap(0); size > 0 {
-		n.path.TooBig(int(size), now)
+		n.search.TooBig(int(size), now)
 	}
-	n.path.SetMax(t.largestDatagram(), now)
+	n.search.SetMax(t.largestDatagram(), now)
 	if expired(&n.maintain, now) {
 		n.latency.Active(now)
 		if n.large.Swap(false) {
-			n.path.Used(now)
+			n.search.Used(now)
 		}
 	}
 	at := time.Duration(n.maintain.Load())
@@ -115,10 +114,13 @@ func (c *control) maintain(p *peer, now time.Duration) time.Duration {
 		c.speak(p, now)
 	}
 	n.learn()
-	if p.endpoint.Load() == nil { // whose coming is a visit
+	switch {
+	case p.endpoint.Load() == nil: // whose coming is a visit
 		return at
+	case n.waits:
+		return earlier(at, n.movedAt+moveEvery)
 	}
-	for _, deadline := range []time.Duration{n.sender.Deadline(), n.latency.Deadline(), n.path.Deadline()} {
+	for _, deadline := range []time.Duration{n.sender.Deadline(), n.latency.Deadline(), n.search.Deadline()} {
 		at = earlier(at, deadline)
 	}
 	return at
@@ -127,12 +129,13 @@ func (c *control) maintain(p *peer, now time.Duration) time.Duration {
 // speak sends the control messages that are due. The peer's lock is held.
 func (c *control) speak(p *peer, now time.Duration) {
 	n, kp, ep := p.native.Load(), p.current.Load(), p.endpoint.Load()
-	if ep == nil || kp == nil || kp != n.session || !kp.maySend(now) {
+	// A peer may pretend to be now here, now there; what that makes this end send is bounded by time.
+	if ep == nil || kp == nil || kp != n.session || n.waits || !kp.maySend(now) {
 		return
 	}
 	if rtt, _, _, ok := n.latency.RTT(); ok {
 		n.sender.SetRTT(rtt)
-		n.path.SetRTT(rtt)
+		n.search.SetRTT(rtt)
 	}
 	for number, m, ok := n.sender.Next(now); ok; number, m, ok = n.sender.Next(now) {
 		c.tell(p, kp, ep, number, m, now)
@@ -140,7 +143,7 @@ func (c *control) speak(p *peer, now time.Duration) {
 	if echo, ok := n.latency.Next(kp.Sent()+1-n.probesSent, now); ok { // itself included
 		c.tell(p, kp, ep, 0, echo, now)
 	}
-	for size, id, ok := n.path.Next(now); ok; size, id, ok = n.path.Next(now) {
+	for size, id, ok := n.search.Next(now); ok; size, id, ok = n.search.Next(now) {
 		c.probe(p, kp, ep, size, id, now)
 	}
 }
@@ -152,7 +155,7 @@ func (c *control) tell(p *peer, kp *keypair, ep *transport.Endpoint, number uint
 		c.tunnel.debugf("%s: peer %s: a control message cannot be sent: %v", c.tunnel.name(), shortKey(p.public), err)
 		return
 	}
-	c.sealControl(p, kp, ep, content, kp.native.plaintextLimit(), now)
+	c.sealControl(p, kp, ep, content, kp.native.limits().plaintext(), now)
 }
 
 // sealControl seals the control message that follows the headroom. The peer's lock is held.
@@ -179,7 +182,7 @@ func (c *control) probe(p *peer, kp *keypair, ep *transport.Endpoint, size int, 
 	c.sealControl(p, kp, ep, content, plaintext, now)
 	kp.native.probesSent++
 	if c.batch.flushProbe() {
-		kp.native.path.ProbeRefused(id, now)
+		kp.native.search.ProbeRefused(id, now)
 	}
 }
 
@@ -226,7 +229,7 @@ func (t *Tunnel) sayGoodbye(peers []*peer, reason uint64) {
 		if err != nil || len(content)+device.Tailroom > len(w.buf) {
 			continue
 		}
-		w.sealContent(kp, payload.Control, device.Headroom, len(content), n.plaintextLimit(), ep, 0)
+		w.sealContent(kp, payload.Control, device.Headroom, len(content), n.limits().plaintext(), ep, 0)
 	}
 	if w != nil {
 		w.batch.flush()
@@ -240,9 +243,9 @@ func (p *peer) nativeStatus() *NativeStatus {
 		return nil
 	}
 	s := &NativeStatus{
-		PathMTU:     n.path.Size(),
-		InnerMTU:    min(n.plaintextLimit()-payload.TrailerSize, int(p.tunnel.mtu.Load())),
-		PathSettled: n.path.Settled(),
+		PathMTU:     n.search.Size(),
+		InnerMTU:    min(n.limits().packet(), int(p.tunnel.mtu.Load())),
+		PathSettled: n.search.Settled(),
 		Agent:       n.hello.Agent,
 		PeerMTU:     n.hello.MTU,
 	}
@@ -285,7 +288,7 @@ func (c *control) act(p *peer, kp *keypair, number uint64, said message.Message,
 			c.tell(p, kp, ep, 0, message.Probed{ID: m.ID}, now)
 		}
 	case message.Probed:
-		n.path.Acked(m.ID, now)
+		n.search.Acked(m.ID, now)
 	case message.Push:
 		if t.options.Pushed != nil {
 			t.options.Pushed(p.public, m.Subject, m.Document)

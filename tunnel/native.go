@@ -30,8 +30,7 @@ const (
 
 // native is the state of a peer's control messages. The datapath uses the atomics; the peer's lock guards the rest.
 type native struct {
-	limit     atomic.Int32  // longest plaintext the path takes, as far as known, in bytes
-	settled   atomic.Bool   // the search for it is over
+	found     atomic.Uint32 // what is known of the path, as pathLimits
 	large     atomic.Bool   // something longer than any path takes was sent since the last visit
 	tooBig    atomic.Int32  // size of a message that the kernel refused as too large since the last visit, 0: none
 	moved     atomic.Bool   // the peer's address changed since the last visit
@@ -40,19 +39,21 @@ type native struct {
 	allowance atomic.Int64  // when the peer will have sent no more control messages than it may (a token bucket)
 
 	layerTold                  bool          // that the far end's device carries something else
-	movedAt                    time.Duration // when the path's MTU was last searched for because of another address
+	begun                      bool          // there has been a session
+	movedAt                    time.Duration // when what a change of address brings was last sent, 0: never
+	waits                      bool          // to be sent again, until moveEvery has passed since
 	probesSent, probesReceived uint64        // under the session: not counted as sent or lost, as probes are made to be lost
 	hello                      message.Hello
 	sender                     exchange.Sender
 	receiver                   exchange.Receiver
 	latency                    latency.Meter
-	path                       *pathmtu.Search
+	search                     *pathmtu.Search
 	session                    *keypair // that the sender and the prober speak under
 	sessions                   uint64   // made so far
 }
 
 func newNative(t *Tunnel) *native {
-	n := &native{path: pathmtu.New(t.largestDatagram())}
+	n := &native{search: pathmtu.New(t.largestDatagram())}
 	n.learn()
 	return n
 }
@@ -71,12 +72,33 @@ func (n *native) known() uint64 {
 
 // learn publishes to the datapath what the search for the path's MTU has found.
 func (n *native) learn() {
-	n.limit.Store(int32(n.path.Size() - session.Overhead))
-	n.settled.Store(n.path.Settled())
+	n.found.Store(uint32(limitsOf(n.search.Size()-session.Overhead, n.search.Settled())))
 }
 
-// plaintextLimit is the longest plaintext of a message that the path is known to take, in bytes.
-func (n *native) plaintextLimit() int { return int(n.limit.Load()) }
+// pathLimits are what the datapath has to know of the path, in one word so that both parts are of one time.
+type pathLimits uint32
+
+const pathSettled = 1 << 31
+
+func limitsOf(plaintext int, settled bool) pathLimits {
+	l := pathLimits(plaintext)
+	if settled {
+		l |= pathSettled
+	}
+	return l
+}
+
+// limits returns what is known of the path now.
+func (n *native) limits() pathLimits { return pathLimits(n.found.Load()) }
+
+// plaintext is the longest plaintext of a message that the path is known to take, in bytes.
+func (l pathLimits) plaintext() int { return int(l &^ pathSettled) }
+
+// packet is the longest packet that needs no fragments, in bytes.
+func (l pathLimits) packet() int { return l.plaintext() - payload.TrailerSize }
+
+// settled reports whether the search for more is over.
+func (l pathLimits) settled() bool { return l&pathSettled != 0 }
 
 // noteSize notes the size of a content sent. From the largest that every path takes, larger ones would be of use: an inner TCP
 // that was told to send no more than that sends nothing beyond it.

@@ -48,8 +48,7 @@ func newWirePath(t testing.TB, wire Wire, suite crypto.Suite, packet []byte, o d
 		kp := &keypair{Session: s, peer: p, native: p.native.Load()}
 		if kp.native != nil {
 			kp.serial = kp.native.known()
-			kp.native.limit.Store(int32(n.Tunnel.testDatagram() - session.Overhead))
-			kp.native.settled.Store(true)
+			kp.native.found.Store(uint32(limitsOf(n.Tunnel.testDatagram()-session.Overhead, true)))
 		}
 		n.indices.establish(index, kp)
 		p.current.Store(kp)

@@ -246,3 +246,20 @@ func TestLastWireGuardPeerLeaves(t *testing.T) {
 		b.expect(large)
 	})
 }
+
+// That an endpoint becomes known, or that the socket stops fragmenting, is no move: nothing was known of the path before.
+func TestFirstEndpointIsNoMove(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := transporttest.New(1)
+		network.SetDefaultLink(transporttest.Link{Delay: 5 * time.Millisecond})
+		a, b := newNativePair(t, network)
+		a.send(b, "first")
+		time.Sleep(100 * time.Millisecond)
+		b.expect("first")
+		for _, n := range []*node{a, b} {
+			if s := n.Status().Peers[0].Native; !s.PathSettled || s.InnerMTU != testMTU {
+				t.Errorf("after five round trips: %+v", s)
+			}
+		}
+	})
+}
