@@ -349,55 +349,57 @@ func engineInitiatesOnce(run engineRun) (result EngineCost, err error) {
 			}
 		}
 	})
-	// measured counts the CPU time of f and what follows from it, an event for each peer.
-	measured := func(what string, each func(i int)) error {
-		runtime.GC()
+	await := func(what string, events <-chan none, n int) error {
+		for range n {
+			select {
+			case <-events:
+			case <-time.After(engineWait):
+				return e.stuck(what)
+			}
+		}
+		return nil
+	}
+	// measured counts what f uses.
+	measured := func(f func() error) error {
 		start := time.Now()
 		before, err := ownCPU()
 		if err != nil {
 			return err
 		}
-		await := func() error {
-			select {
-			case <-events:
-				return nil
-			case <-time.After(engineWait):
-				return e.stuck(what)
-			}
-		}
-		for i := range run.Peers {
-			if i >= handshakeWindow {
-				if err := await(); err != nil {
-					return err
-				}
-			}
-			each(i)
-		}
-		for range min(handshakeWindow, run.Peers) {
-			if err := await(); err != nil {
-				return err
-			}
-		}
-		after, err := ownCPU()
-		if err != nil {
+		if err := f(); err != nil {
 			return err
 		}
+		after, err := ownCPU()
 		result.CPUSeconds += (after - before).Seconds()
 		result.Seconds += time.Since(start).Seconds()
-		return nil
+		return err
 	}
-	queue := e.device.Queue(0)
-	if err := measured("an initiation", func(i int) { queue.Push(packetTo(e.peers[i].inner), noOffload) }); err != nil {
-		return result, err
-	}
-	responses := make([][]byte, run.Peers)
-	for i, p := range e.peers {
-		if responses[i], err = p.response(run.Wire, uint32(i), known[i], initiations[i]); err != nil {
+	runtime.GC()
+	// A few at a time, so that none is begun anew while responses are made.
+	for first := 0; first < run.Peers; first += handshakeWindow {
+		some := e.peers[first:min(first+handshakeWindow, run.Peers)]
+		if err := measured(func() error {
+			for _, p := range some {
+				e.device.Queue(0).Push(packetTo(p.inner), noOffload)
+			}
+			return await("an initiation", events, len(some))
+		}); err != nil {
 			return result, err
 		}
-	}
-	if err := measured("the first data", func(i int) { e.network.Inject(e.peers[i].endpoint, engineAddress, responses[i]) }); err != nil {
-		return result, err
+		responses := make([][]byte, len(some))
+		for i, p := range some {
+			if responses[i], err = p.response(run.Wire, uint32(first+i), known[first+i], initiations[first+i]); err != nil {
+				return result, err
+			}
+		}
+		if err := measured(func() error {
+			for i, p := range some {
+				e.network.Inject(p.endpoint, engineAddress, responses[i])
+			}
+			return await("the first data", events, len(some))
+		}); err != nil {
+			return result, err
+		}
 	}
 	result.Count = run.Peers
 	return result, nil
