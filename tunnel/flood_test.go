@@ -263,6 +263,9 @@ func (s *floodScene) checkUnmoved(before Status, heapBefore int) {
 			s.t.Errorf("%v: answers by type: %v", from, a.kinds)
 		}
 	}
+	if asked := s.dropped(DropInUnderLoad) + s.dropped(DropInMAC2); cookies != asked {
+		s.t.Errorf("%d cookies for %d messages that lacked one", cookies, asked)
+	}
 	after := s.Status()
 	if after.Handshakes.InitiationsReceived != before.Handshakes.InitiationsReceived ||
 		after.Handshakes.ResponsesSent != before.Handshakes.ResponsesSent {
