@@ -490,3 +490,92 @@ func TestNativeFragmentsAllocateNothing(t *testing.T) {
 		})
 	}
 }
+
+// On a path narrower than the interface UDP datagrams arrive as they were sent, in fragments, and TCP in smaller segments; also
+// what is far larger than any path.
+func TestNativeNarrowPath(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := transporttest.New(1)
+		network.SetDefaultLink(transporttest.Link{MTU: 1280})
+		a, b := newNativePair(t, network)
+		withInner6(a, b)
+		a.send(b, "begin")
+		b.expect("begin")
+		for _, settled := range []bool{false, true} {
+			if settled {
+				time.Sleep(10 * time.Second)
+				if s := a.Status().Peers[0].Native; !s.PathSettled || s.InnerMTU > 1280 {
+					t.Fatalf("native: %+v", s)
+				}
+			}
+			for _, size := range []int{1300, 1391, 2000, 9000, 65000} {
+				payload := make([]byte, size)
+				for i := range payload {
+					payload[i] = byte(i * 13)
+				}
+				for name, p := range map[string][]byte{
+					"udp4": udpPacket(a.inner, b.inner, payload), "udp6": udp6Packet(inner6a, inner6b, payload),
+					"tcp4 finished": tcpPacket(a.inner, b.inner, size),
+				} {
+					a.dev.Queue(0).Push(p, noOffload)
+					if got := b.finished(); len(got) != 1 || !bytes.Equal(got[0], p) {
+						t.Errorf("%s of %d: %d packets arrived", name, size, len(got))
+					}
+					a.written() // it may have been told
+				}
+				for name, p := range map[string][]byte{"tcp4": tcpPacket(a.inner, b.inner, 0), "tcp6": tcp6Packet(inner6a, inner6b, 0)} {
+					header := len(p)
+					p = append(p, payload...)
+					if p[0]>>4 == 4 {
+						binary.BigEndian.PutUint16(p[2:], uint16(len(p)))
+						binary.BigEndian.PutUint16(p[10:], 0)
+						binary.BigEndian.PutUint16(p[10:], ^ippacket.Fold(ippacket.Sum(p[:20], 0)))
+					} else {
+						binary.BigEndian.PutUint16(p[4:], uint16(len(p)-40))
+					}
+					for _, segment := range []uint16{0, 1360} {
+						q := bytes.Clone(p)
+						o := unfinished(q)
+						if segment != 0 {
+							o.SegmentSize, o.HeaderLen, o.GSO = segment, uint16(header), device.GSOTCPv4
+							if p[0]>>4 == 6 {
+								o.GSO = device.GSOTCPv6
+							}
+						}
+						a.dev.Queue(0).Push(q, o)
+						var stream []byte
+						for _, s := range b.finished() {
+							if transportSum(s) != 0xffff || segment != 0 && len(s) > int(segment)+header {
+								t.Fatalf("%s of %d: a segment of %d with the sum %#x", name, size, len(s), transportSum(s))
+							}
+							if settled && len(s) > a.Status().Peers[0].Native.InnerMTU {
+								t.Errorf("%s of %d: a segment of %d went in fragments", name, size, len(s))
+							}
+							stream = append(stream, s[header:]...)
+						}
+						if !bytes.Equal(stream, payload) {
+							t.Errorf("%s of %d cut to %d: %d bytes arrived", name, size, segment, len(stream))
+						}
+					}
+				}
+				q := udpPacket(a.inner, b.inner, payload)
+				o := unfinished(q)
+				o.GSO, o.HeaderLen, o.SegmentSize = device.GSOUDP, 28, 1300
+				a.dev.Queue(0).Push(q, o)
+				var stream []byte
+				for _, s := range b.finished() {
+					if transportSum(s) != 0xffff || len(s) > 1328 {
+						t.Fatalf("udp of %d: a datagram of %d with the sum %#x", size, len(s), transportSum(s))
+					}
+					stream = append(stream, s[28:]...)
+				}
+				if !bytes.Equal(stream, payload) {
+					t.Errorf("udp of %d cut to 1300: %d bytes arrived", size, len(stream))
+				}
+			}
+		}
+		if s := b.Status(); len(s.Drops) != 0 {
+			t.Errorf("drops: %v", s.Drops)
+		}
+	})
+}
