@@ -601,7 +601,7 @@ func TestNativeSlotExpires(t *testing.T) {
 		if got := slotsHeld(n); got != len(others) {
 			t.Fatalf("%d slots for %d peers", got, len(others))
 		}
-		for range 100 { // more from each peer take no more
+		for range 25 { // more from each peer take no more
 			time.Sleep(initiationInterval)
 			for _, o := range others {
 				first, _, _ := o.parts(time.Now())

@@ -358,7 +358,7 @@ func TestNativeRekeyUnderLoad(t *testing.T) {
 			for time.Since(start) < 4*session.RekeyAfterTime+10*time.Second {
 				there.send()
 				back.send()
-				time.Sleep(20 * time.Millisecond)
+				time.Sleep(40 * time.Millisecond)
 				if there.sent%50 == 0 {
 					there.collect()
 					back.collect()
