@@ -14,6 +14,7 @@ const (
 	// under load, and stays so for underLoadFor.
 	handshakeQueue = 1024
 	underLoadFrom  = handshakeQueue / 8
+	crowdedFrom    = handshakeQueue / 2 // places from here on are for those who hold a cookie
 	underLoadFor   = time.Second
 )
 
@@ -29,10 +30,10 @@ const maxHandshake = noise.KEMSize
 
 // queueHandshake hands a handshake message to the control loop. Called by receiving workers: what is certainly not ours
 // (a wrong mac1, an index nobody has) is dropped before it takes up a place.
-func (t *Tunnel) queueHandshake(msg []byte, kind uint8, from *transport.Endpoint) {
+func (t *Tunnel) queueHandshake(msg []byte, kind uint8, from *transport.Endpoint, now time.Duration) {
+	id := t.identity.Load()
 	switch kind {
 	case noise.TypeInitiation, noise.TypeResponse, noise.TypeHybridInitiation, noise.TypeKEM, noise.TypeHybridResponse:
-		id := t.identity.Load()
 		if id == nil || !id.checker.CheckMAC1(msg) {
 			t.drops.add(DropInMAC1, 1)
 			return
@@ -44,6 +45,23 @@ func (t *Tunnel) queueHandshake(msg []byte, kind uint8, from *transport.Endpoint
 			t.drops.add(DropInIndex, 1)
 			return
 		}
+	}
+	if len(t.handshakes) >= crowdedFrom {
+		switch kind {
+		case noise.TypeInitiation, noise.TypeHybridInitiation:
+			if !id.checker.CheckMAC2(msg, from.Remote, now) {
+				t.drops.add(DropInQueueFull, 1)
+				return
+			}
+		case noise.TypeKEM:
+			if !t.expected.take(slotKey{from.Remote, noise.SenderIndex(msg)}) {
+				t.drops.add(DropInKEM, 1)
+				return
+			}
+		}
+	}
+	if kind == noise.TypeHybridInitiation {
+		t.expected.note(slotKey{from.Remote, noise.SenderIndex(msg)})
 	}
 	m := handshakeMessage{endpoint: *from, size: len(msg)}
 	copy(m.bytes[:], msg)

@@ -375,7 +375,7 @@ func (w *inbound) datagram(msg []byte, train *transport.Train, now time.Duration
 	case kind == noise.TypeData:
 		w.data(msg, train, now)
 	default:
-		w.tunnel.queueHandshake(msg, kind, &train.Endpoint)
+		w.tunnel.queueHandshake(msg, kind, &train.Endpoint, now)
 	}
 }
 

@@ -291,8 +291,8 @@ func TestFloods(t *testing.T) {
 				// More than the queue holds, while nothing is taken from it. Data does not pass there.
 				release := s.hold()
 				s.wave(next, 2*handshakeQueue)
-				if s.dropped(DropInQueueFull) == 0 {
-					t.Error("the queue was never full")
+				if f.firstParts && s.dropped(DropInQueueFull) == 0 || s.dropped(DropInKEM)+s.dropped(DropInQueueFull) < handshakeQueue {
+					t.Error("the queue was never crowded")
 				}
 				s.talk()
 				release()

@@ -52,6 +52,7 @@ type Tunnel struct {
 	// To the control loop.
 	handshakes chan handshakeMessage
 	controls   chan controlMessage
+	expected   *expectedParts
 	attention  attention
 
 	suites    crypto.Suites        // offered on the native wire
@@ -130,6 +131,7 @@ func newTunnel(dev device.Device, network transport.Network, options Options) (*
 		indices:    newIndexTable(),
 		handshakes: make(chan handshakeMessage, handshakeQueue),
 		controls:   make(chan controlMessage, controlQueue),
+		expected:   newExpectedParts(),
 		suites:     options.Suites,
 		attention:  attention{wake: make(chan struct{}, 1)},
 		ephemeral:  crypto.GeneratePrivateKey,

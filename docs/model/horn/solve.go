@@ -220,14 +220,6 @@ func (s *solver) derivable(t *term, phase int, hyps []*term) bool {
 	return false
 }
 
-// fits: the pattern's hypothesis follows from h, by what is bound.
-func fits(m []*term, trail *[]int, pattern, h *term) bool {
-	if pattern.sym.attacker && h.sym.attacker {
-		return h.sym.phase <= pattern.sym.phase && match(m, trail, pattern.args[0], h.args[0])
-	}
-	return match(m, trail, pattern, h)
-}
-
 // subsumes: every instance of d is one of c, or weaker.
 func subsumes(c, d *clause) bool {
 	if len(c.hyps) > len(d.hyps) || c.features&^d.features != 0 || c.concl.sym != d.concl.sym {
@@ -249,7 +241,7 @@ func subsumes(c, d *clause) bool {
 		}
 		for _, h := range d.hyps {
 			mark := len(trail)
-			if fits(m, &trail, order[i], h) && try(i+1) {
+			if match(m, &trail, order[i], h) && try(i+1) {
 				return true
 			}
 			for _, v := range trail[mark:] {
