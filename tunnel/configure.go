@@ -189,10 +189,9 @@ func (t *Tunnel) followWires() {
 			t.logf("%s: the path's MTU cannot be found out reliably: %v", t.name(), err)
 		}
 	}
-	for _, p := range t.peers { // sizes that worked because the network fragmented them do so no more
-		if n := p.native.Load(); n != nil && whole {
-			n.moved.Store(true)
-			t.attention.add(p)
+	if whole { // sizes that worked because the network fragmented them do so no more
+		for _, p := range t.peers {
+			p.pathChanged()
 		}
 	}
 }

@@ -102,6 +102,10 @@ func (c *control) maintain(p *peer, now time.Duration) time.Duration {
 	at := time.Duration(n.maintain.Load())
 	kp := p.current.Load()
 	if kp == nil || kp.native != n || !kp.maySend(now) { // nothing is due before the next session
+		if n.pushing && n.session != nil {
+			p.wantHandshake.Store(true) // which is looked at in this visit's place among the next
+			t.attention.add(p)
+		}
 		n.sender.Pause()
 		n.latency.Pause()
 		n.session = nil
@@ -139,6 +143,7 @@ func (c *control) speak(p *peer, now time.Duration) {
 	}
 	for number, m, ok := n.sender.Next(now); ok; number, m, ok = n.sender.Next(now) {
 		c.tell(p, kp, ep, number, m, now)
+		p.schedule(p.timers.dataSent(now)) // it will be answered, or the far end has lost the session
 	}
 	if echo, ok := n.latency.Next(kp.Sent()+1-n.probesSent, now); ok { // itself included
 		c.tell(p, kp, ep, 0, echo, now)
@@ -274,6 +279,7 @@ func (c *control) act(p *peer, kp *keypair, number uint64, said message.Message,
 		p.farLayer(m.Layer)
 	case message.Ack:
 		n.sender.Acked(kp.serial, m.Number, now)
+		n.pushing = n.pushing && n.sender.Waiting() > 0
 	case message.Echo:
 		received := kp.received.Load() - min(n.probesReceived, kp.received.Load())
 		n.latency.Heard(kp.serial, m, received, now)
@@ -285,7 +291,7 @@ func (c *control) act(p *peer, kp *keypair, number uint64, said message.Message,
 	case message.Probe:
 		n.probesReceived++
 		if ep != nil && kp.maySend(now) {
-			c.tell(p, kp, ep, 0, message.Probed{ID: m.ID}, now)
+			c.tell(p, kp, ep, 0, message.Probed(m), now)
 		}
 	case message.Probed:
 		n.search.Acked(m.ID, now)

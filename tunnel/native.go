@@ -49,6 +49,7 @@ type native struct {
 	latency                    latency.Meter
 	search                     *pathmtu.Search
 	session                    *keypair // that the sender and the prober speak under
+	pushing                    bool     // documents wait to be acknowledged
 	sessions                   uint64   // made so far
 }
 
@@ -169,6 +170,7 @@ func (t *Tunnel) Push(to crypto.PublicKey, subject string, document []byte) erro
 	if err := n.sender.Queue(message.Push{Subject: subject, Document: append([]byte(nil), document...)}, t.clock.now()); err != nil {
 		return err
 	}
+	n.pushing = true
 	if !p.current.Load().maySend(t.clock.now()) {
 		p.wantHandshake.Store(true)
 	}

@@ -139,8 +139,15 @@ func samePath(a, b *transport.Endpoint) bool {
 func (p *peer) setEndpoint(ep *transport.Endpoint) {
 	old := p.endpoint.Load()
 	p.tunnel.endpoints.set(p, ep)
-	if n := p.native.Load(); n != nil && ep != nil && !samePath(old, ep) {
-		n.moved.Store(true) // another path may take less
+	if ep != nil && !samePath(old, ep) {
+		p.pathChanged()
+	}
+}
+
+// pathChanged notes that another path, which may take less, leads to the peer from now on.
+func (p *peer) pathChanged() {
+	if n := p.native.Load(); n != nil {
+		n.moved.Store(true)
 		p.tunnel.attention.add(p)
 	}
 }
@@ -171,6 +178,7 @@ func (p *peer) checkSource(valid func(transport.Endpoint) bool) {
 	if ep := p.endpoint.Load(); ep != nil && ep.Source.IsValid() && !valid(*ep) {
 		p.refused.Store(ep)
 		p.forgetSource()
+		p.pathChanged()
 	}
 }
 
@@ -200,11 +208,23 @@ func (p *peer) install(kp *keypair) {
 		}
 		p.discard(current)
 		current, p.next = p.next, nil
+		current.crossed = true
 		current.unconfirmed.Store(false) // it is in its place, and confirming changes nothing any more
 	}
-	p.discard(p.previous)
-	p.previous = current
+	p.keepPrevious(current)
 	p.current.Store(kp)
+}
+
+// keepPrevious makes the keypair that was current so far the previous one, unless the far end sends under the one before
+// that: after both ends began at once, each sends under its own until the next. The lock is held.
+func (p *peer) keepPrevious(current *keypair) {
+	keep, drop := current, p.previous
+	if p.previous != nil && p.previous.crossed && p.previous.received.Load() > 0 {
+		keep, drop = p.previous, current
+		keep.crossed = false
+	}
+	p.previous = keep
+	p.discard(drop)
 }
 
 // confirm makes next current, as something has come in under it. Called by the receiving worker.
@@ -214,8 +234,8 @@ func (p *peer) confirm(kp *keypair, now time.Duration) {
 	if p.next != kp {
 		return
 	}
-	p.discard(p.previous)
-	p.previous, p.next = p.current.Load(), nil
+	p.keepPrevious(p.current.Load())
+	p.next = nil
 	kp.unconfirmed.Store(false)
 	p.current.Store(kp)
 	p.completed(now)
