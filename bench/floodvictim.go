@@ -24,10 +24,8 @@ var (
 	victimHost    = netip.MustParseAddr("127.0.0.1")
 )
 
-// stampSize is the time a packet of the tunnel carries: Unix nanoseconds, which all processes of a machine read alike.
-const stampSize = 8
-
-// trafficSize is the content of the tunnel's packets, in bytes.
+// trafficSize is the content of the tunnel's packets, in bytes. It begins with the time, in Unix nanoseconds, which all
+// processes of a machine read alike.
 const trafficSize = 200
 
 // newKernelEngine is an engine over the kernel's sockets, with a device in memory.

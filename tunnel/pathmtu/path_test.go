@@ -14,7 +14,6 @@ type path struct {
 	search *Search
 	random *rand.Rand
 	now    time.Duration
-	until  time.Duration
 
 	carries int           // largest size
 	local   int           // size above which the kernel refuses, 0: none

@@ -37,7 +37,7 @@ func check(m *model, q query, limit int) (v verdict, err error) {
 		}
 		return v, nil
 	}
-	for _, c := range s.active[t.goal] {
+	for _, c := range s.active[key(t.goal)] {
 		if c.dead || c.sel >= 0 {
 			continue
 		}

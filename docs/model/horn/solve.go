@@ -135,7 +135,7 @@ func (s *solver) simplify(c *clause) []*clause {
 		add(h)
 	}
 	for _, h := range hyps {
-		if equal(h, c.concl) {
+		if equal(h, c.concl) || h.sym.attacker && c.concl.sym.attacker && h.sym.phase <= c.concl.sym.phase && equal(h.args[0], c.concl.args[0]) {
 			return nil
 		}
 	}
@@ -220,14 +220,41 @@ func (s *solver) derivable(t *term, phase int, hyps []*term) bool {
 	return false
 }
 
+// What the adversary knows in one phase it knows in all later ones. There is no clause that says so: wherever
+// "attacker1(t)" is wanted, "attacker0(t)" will do, in resolution and in subsumption alike.
+
+// key is what facts are listed by: their predicate, whatever the phase.
+func key(p *symbol) string {
+	if p.attacker {
+		return "attacker"
+	}
+	return p.name
+}
+
+// serves: the fact that pattern becomes is what is wanted where t is, by what is bound.
+func serves(m []*term, trail *[]int, pattern, t *term) bool {
+	if pattern.sym.attacker && t.sym.attacker {
+		return pattern.sym.phase <= t.sym.phase && match(m, trail, pattern.args[0], t.args[0])
+	}
+	return match(m, trail, pattern, t)
+}
+
+// follows: the pattern's hypothesis holds where h does, by what is bound.
+func follows(m []*term, trail *[]int, pattern, h *term) bool {
+	if pattern.sym.attacker && h.sym.attacker {
+		return h.sym.phase <= pattern.sym.phase && match(m, trail, pattern.args[0], h.args[0])
+	}
+	return match(m, trail, pattern, h)
+}
+
 // subsumes: every instance of d is one of c, or weaker.
 func subsumes(c, d *clause) bool {
-	if len(c.hyps) > len(d.hyps) || c.features&^d.features != 0 || c.concl.sym != d.concl.sym {
+	if len(c.hyps) > len(d.hyps) || c.features&^d.features != 0 {
 		return false
 	}
 	m := make([]*term, c.nvars)
 	var trail []int
-	if !match(m, &trail, c.concl, d.concl) {
+	if !serves(m, &trail, c.concl, d.concl) {
 		return false
 	}
 	// The largest hypotheses first: they fit in the fewest ways.
@@ -241,7 +268,7 @@ func subsumes(c, d *clause) bool {
 		}
 		for _, h := range d.hyps {
 			mark := len(trail)
-			if match(m, &trail, order[i], h) && try(i+1) {
+			if follows(m, &trail, order[i], h) && try(i+1) {
 				return true
 			}
 			for _, v := range trail[mark:] {
@@ -309,8 +336,8 @@ func (q *queue) Pop() any {
 // whose conclusion is selected (Blanchet 2016, section 4.3).
 type solver struct {
 	queue  queue
-	active map[*symbol][]*clause // by the conclusion's predicate
-	bySel  map[*symbol][]*clause // by the selected hypothesis' predicate
+	active map[string][]*clause // by the conclusion's predicate
+	bySel  map[string][]*clause // by the selected hypothesis' predicate
 	known  []*clause             // what the adversary knows without any condition
 	// broken: the adversary learns a term that was taken to be put together by it alone.
 	broken bool
@@ -331,7 +358,7 @@ func (s *solver) add(c *clause) {
 }
 
 func (s *solver) subsumed(d *clause) bool {
-	for _, c := range s.active[d.concl.sym] {
+	for _, c := range s.active[key(d.concl.sym)] {
 		if !c.dead && subsumes(c, d) {
 			return true
 		}
@@ -349,19 +376,15 @@ func (s *solver) run() bool {
 		if s.steps++; s.steps > s.limit {
 			return false
 		}
-		for sym, list := range s.active {
-			if sym == c.concl.sym {
-				for _, d := range list {
-					if !d.dead && subsumes(c, d) {
-						d.dead = true
-					}
-				}
+		for _, d := range s.active[key(c.concl.sym)] {
+			if !d.dead && subsumes(c, d) {
+				d.dead = true
 			}
 		}
 		if s.steps%64 == 0 {
 			s.sweep()
 		}
-		s.active[c.concl.sym] = append(s.active[c.concl.sym], c)
+		s.active[key(c.concl.sym)] = append(s.active[key(c.concl.sym)], c)
 		if len(c.hyps)+len(c.neq) == 0 && c.concl.sym.attacker && c.concl.args[0].sym != nil {
 			s.known = append(s.known, c)
 		}
@@ -374,7 +397,7 @@ func (s *solver) run() bool {
 			}
 		}
 		if c.sel >= 0 {
-			p := c.hyps[c.sel].sym
+			p := key(c.hyps[c.sel].sym)
 			s.bySel[p] = append(s.bySel[p], c)
 			for _, r := range s.active[p] {
 				if !r.dead && r.sel < 0 {
@@ -383,7 +406,7 @@ func (s *solver) run() bool {
 			}
 			continue
 		}
-		for _, d := range s.bySel[c.concl.sym] {
+		for _, d := range s.bySel[key(c.concl.sym)] {
 			if !d.dead {
 				s.resolve(c, d)
 			}
@@ -404,14 +427,20 @@ func (s *solver) sweep() {
 
 // resolve replaces the selected hypothesis of d by those of r.
 func (s *solver) resolve(r, d *clause) {
-	h := d.hyps[d.sel]
-	if t, u := r.concl.args, h.args; len(t) > 0 && t[0].sym != nil && u[0].sym != nil && t[0].sym != u[0].sym {
-		return
+	want, have := d.hyps[d.sel], r.concl
+	if want.sym.attacker {
+		if have.sym.phase > want.sym.phase {
+			return
+		}
+		want, have = want.args[0], have.args[0]
+		if want.sym != nil && have.sym != nil && want.sym != have.sym {
+			return
+		}
 	}
 	shift := shifter(d.nvars)
 	var sub subst
 	sub.b = make([]*term, d.nvars+r.nvars)
-	if !sub.unify(shift(r.concl), h) {
+	if !sub.unify(shift(have), want) {
 		return
 	}
 	c := &clause{from: [2]*clause{r, d}}
@@ -453,7 +482,7 @@ func shifter(by int) func(*term) *term {
 }
 
 func saturate(t *translator, limit int) (*solver, bool) {
-	s := &solver{active: map[*symbol][]*clause{}, bySel: map[*symbol][]*clause{}, limit: limit}
+	s := &solver{active: map[string][]*clause{}, bySel: map[string][]*clause{}, limit: limit}
 	for _, c := range t.clauses {
 		s.add(c)
 	}

@@ -480,11 +480,7 @@ func (m *model) takenApart(name string) bool {
 }
 
 func (t *translator) adversary() {
-	for ph, att := range t.att {
-		if ph > 0 {
-			x := t.fresh()
-			t.emit(state{hyps: []*term{apply(t.att[ph-1], x)}}, apply(att, x))
-		}
+	for _, att := range t.att {
 		t.emit(state{}, apply(att, apply(&symbol{name: "made[]", arity: 1}, t.fresh())))
 		for _, name := range t.m.order {
 			f := t.m.functions[name]
