@@ -164,6 +164,13 @@ func (s *solver) simplify(c *clause) []*clause {
 	for _, h := range hyps {
 		countVars(h, n)
 	}
+	// A value that only has to differ from others, and that the adversary has to know at most, can be one of its own names.
+	isFree := func(t *term) bool {
+		return t.sym == nil && (n[t.v] == 0 || n[t.v] == 1 && slices.ContainsFunc(hyps, func(h *term) bool {
+			return h.sym.attacker && h.args[0].sym == nil && h.args[0].v == t.v
+		}))
+	}
+	neq = slices.DeleteFunc(neq, func(d [2]*term) bool { return isFree(d[0]) || isFree(d[1]) })
 	inNeq := map[int]int{}
 	for _, d := range neq {
 		countVars(d[0], inNeq)
@@ -338,7 +345,7 @@ type solver struct {
 	queue  queue
 	active map[string][]*clause // by the conclusion's predicate
 	bySel  map[string][]*clause // by the selected hypothesis' predicate
-	known  []*clause             // what the adversary knows without any condition
+	known  []*clause            // what the adversary knows without any condition
 	// broken: the adversary learns a term that was taken to be put together by it alone.
 	broken bool
 	serial int
