@@ -8,7 +8,8 @@ import (
 
 // Processes become Horn clauses (Blanchet, "Modeling and Verifying Security Protocols with the Applied Pi Calculus and
 // ProVerif", 2016, section 4; phases as in section 3 there, tables as facts): an output is a clause whose hypotheses are the inputs, tables and events
-// before it. A fresh name becomes a function of the session it is made in and of what was received before.
+// before it. A fresh name becomes a function of the session it is made in and of what was received before; of what was received
+// only the value that the let right before it binds, if there is one. Any such choice is sound, more arguments are more precise.
 
 type rule struct { // a destructor's or constructor's rewrite rule, over its own variables
 	n    int
@@ -40,6 +41,7 @@ type state struct {
 	sids   []*term
 	inputs []*term
 	phase  int
+	last   *term // what the let right before binds
 }
 
 // with applies what s has bound to everything known so far.
@@ -335,10 +337,14 @@ func (t *translator) process(p *process, st state) {
 	case "new":
 		t.names[p.name]++
 		args := slices.Concat(st.sids, st.inputs)
+		if st.last != nil {
+			args = append(slices.Clone(st.sids), st.last)
+		}
 		name := p.name
 		if n := t.names[p.name]; n > 1 {
 			name += "'" + itoa(n)
 		}
+		st.last = nil
 		t.process(p.then, st.bind(p.name, apply(&symbol{name: name + "[]", arity: len(args), fresh: true}, args...)))
 	case "out":
 		for _, r := range t.eval(p.args[1], st) {
@@ -382,6 +388,9 @@ func (t *translator) process(p *process, st state) {
 	case "let":
 		for _, r := range t.eval(p.args[0], st) {
 			for _, u := range t.bindPattern(p.pat[0], r.t, r.st) {
+				if p.then.kind == "new" {
+					u.last = u.env[p.pat[0].bind]
+				}
 				t.process(p.then, u)
 			}
 		}
