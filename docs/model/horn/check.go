@@ -7,7 +7,7 @@ import (
 
 type verdict struct {
 	text           string
-	result         string // "is true", "cannot be proved", "was not decided"
+	result         string // "is true", "is true of what never happens", "cannot be proved", "was not decided"
 	derivation     *clause
 	initial, steps int
 }
@@ -37,16 +37,21 @@ func check(m *model, q query, limit int) (v verdict, err error) {
 		}
 		return v, nil
 	}
+	reached := false
 	for _, c := range s.active[key(t.goal)] {
 		if c.dead || c.sel >= 0 {
 			continue
 		}
+		reached = true
 		if !t.satisfied(q, c) {
 			v.result, v.derivation = "cannot be proved", c
 			return v, nil
 		}
 	}
 	v.result = "is true"
+	if q.right != nil && !reached {
+		v.result = "is true of what never happens"
+	}
 	return v, nil
 }
 

@@ -71,13 +71,13 @@ func TestWeakenedHandshakes(t *testing.T) {
 			[]string{"k1(c2, ss)", "k1(c2, empty)", "k2(c2, ss)", "k2(c2, empty)"}},
 		{"ee not mixed in: no forward secrecy without ML-KEM", "mlkem-broken", 1,
 			[]string{"k1(c4, ee)", "k1(c4, empty)", "k2(c4, ee)", "k2(c4, empty)"}},
-		{"se not mixed in: a responder whose key leaked can be told to be talking to anybody", "kci", 4,
+		{"se not mixed in: a responder whose key leaked can be told to be talking to anybody", "kci-responder", 2,
 			[]string{"k1(c6, exp(epr, si))", "k1(c6, empty)", "k1(c6, exp(pki, er))", "k1(c6, empty)"}},
 		{"ML-KEM's secret not mixed in: recorded traffic falls with X25519", "x25519-broken-later", 1,
 			[]string{"k1(c5, decap(dk, kct))", "k1(c5, empty)", "k1(c5, kemss(m))", "k1(c5, empty)"}},
 		{"PSK not mixed in: it protects nothing", "psk-only", 1,
 			[]string{"(c7, psk)", "(c7, empty)"}},
-		{"hello not in the transcript: the offer can be changed by who has the responder's key", "kci", 4,
+		{"hello not in the transcript: the offer can be changed by who has the responder's key", "kci-responder", 2,
 			[]string{"let h5 = hash(h4, hello) in", "let h5 = hash(h4, empty) in"}},
 	} {
 		t.Run(c.scenario, func(t *testing.T) {

@@ -528,6 +528,9 @@ func (p *parser) single() *process {
 		}
 		p.expect("in")
 		n.then = p.single()
+		if p.accept("else") {
+			n.other = p.single()
+		}
 	case "let":
 		p.next()
 		n.kind, n.pat = "let", []pattern{p.pattern()}

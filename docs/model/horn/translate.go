@@ -364,6 +364,9 @@ func (t *translator) process(p *process, st state) {
 			t.process(p.then, r.st)
 		}
 	case "get":
+		if p.other != nil {
+			t.process(p.other, st) // also where there is such a row: more than can happen
+		}
 		row := make([]*term, len(p.pat))
 		for i := range row {
 			row[i] = t.fresh()
