@@ -37,6 +37,7 @@ type Change struct {
 	PrivateKey   *crypto.PrivateKey // the zero key removes it
 	ListenPort   *uint16            // 0 picks a free port
 	Mark         *uint32            // fwmark of outgoing datagrams, 0 for none
+	PostQuantum  *bool              // from now on refuse peers that are not on the native wire, whoever adds them
 	ReplacePeers bool               // peers not named by a later entry of Peers are removed
 	Peers        []PeerChange
 }

@@ -30,6 +30,9 @@ func (t *Tunnel) Configure(change Change) error {
 	if t.closed {
 		return ErrClosed
 	}
+	if err := t.checkPostQuantum(&change); err != nil {
+		return err
+	}
 	if err := t.changeSocket(&change); err != nil {
 		return err
 	}
@@ -61,6 +64,45 @@ func (c *Change) validate() error {
 			}
 		}
 	}
+	return nil
+}
+
+// checkPostQuantum refuses a change after which a peer would have keys that are not hybrid, where those are required.
+func (t *Tunnel) checkPostQuantum(change *Change) error {
+	required := t.postQuantum
+	if change.PostQuantum != nil {
+		required = *change.PostQuantum
+	}
+	if !required {
+		t.postQuantum = false
+		return nil
+	}
+	wires := make(map[crypto.PublicKey]Wire)
+	for key, p := range t.peers {
+		if !change.ReplacePeers {
+			wires[key] = p.wire()
+		}
+	}
+	for i := range change.Peers {
+		p := &change.Peers[i]
+		old := t.peers[p.PublicKey]
+		switch {
+		case p.Remove:
+			delete(wires, p.PublicKey)
+		case p.Wire != nil:
+			wires[p.PublicKey] = *p.Wire
+		case old != nil:
+			wires[p.PublicKey] = old.wire()
+		case !p.UpdateOnly && wires[p.PublicKey] != Culvert:
+			wires[p.PublicKey] = WireGuard
+		}
+	}
+	for key, w := range wires {
+		if w != Culvert {
+			return fmt.Errorf("%w: peer %s would be on WireGuard's wire, and the tunnel requires post-quantum keys", ErrInvalidChange, key)
+		}
+	}
+	t.postQuantum = true
 	return nil
 }
 
@@ -258,12 +300,17 @@ func (t *Tunnel) changePeer(change *PeerChange, edit *routeEdit, fresh bool) {
 
 func (p *peer) setPresharedKey(k crypto.PresharedKey) {
 	p.mu.Lock()
+	changed := !p.psk.Equal(k)
 	p.psk = k
 	p.mu.Unlock()
+	if changed {
+		p.tryAgain()
+	}
 }
 
 // setWire changes the protocol spoken with the peer. What it has of the other one ends at once.
 func (p *peer) setWire(w Wire) {
+	p.tunnel.sayGoodbye([]*peer{p}, message.ReasonRemoved)
 	p.mu.Lock()
 	p.eraseKeys()
 	if w == Culvert {
@@ -273,6 +320,16 @@ func (p *peer) setWire(w Wire) {
 	}
 	p.lastHandshake.Store(0) // of the other wire
 	p.mu.Unlock()
+	p.tryAgain()
+}
+
+// tryAgain has a handshake that went unanswered tried again at once: what stood in its way may have been changed.
+func (p *peer) tryAgain() {
+	if p.timers.retransmit.Load() != 0 {
+		p.lastInitiation.Store(0)
+		p.timers.attempts.Store(0)
+		p.wantHandshake.Store(true)
+	}
 	p.tunnel.attention.add(p)
 }
 

@@ -102,6 +102,7 @@ func TestLayerOfThePeerIsLoggedOnce(t *testing.T) {
 		})
 		a.addPeerNode(b, true, onNativeWire)
 		b.addPeerNode(a, false, onNativeWire)
+		synctest.Wait() // both are up
 		a.send(b, "first")
 		b.expect("first")
 		time.Sleep(3 * time.Second)
@@ -261,5 +262,62 @@ func TestFirstEndpointIsNoMove(t *testing.T) {
 				t.Errorf("after five round trips: %+v", s)
 			}
 		}
+	})
+}
+
+func TestPostQuantumRequired(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := transporttest.New(1)
+		a, b := newNativePair(t, network)
+		required, native, stock := true, Culvert, WireGuard
+		a.configure(Change{PostQuantum: &required})
+		stranger := publicKeys(1)[0]
+		for name, c := range map[string]Change{
+			"a peer as wg adds it":       {Peers: []PeerChange{{PublicKey: stranger}}},
+			"a peer on the other wire":   {Peers: []PeerChange{{PublicKey: stranger, Wire: &stock}}},
+			"a peer that changes wires":  {Peers: []PeerChange{{PublicKey: b.public, Wire: &stock}}},
+			"all peers replaced by that": {ReplacePeers: true, Peers: []PeerChange{{PublicKey: stranger}}},
+		} {
+			if err := a.Configure(c); !errors.Is(err, ErrInvalidChange) {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		a.send(b, "still there")
+		b.expect("still there")
+		a.configure(Change{Peers: []PeerChange{{PublicKey: stranger, Wire: &native}, {PublicKey: stranger}, {PublicKey: publicKeys(2)[1], UpdateOnly: true}}})
+		a.configure(Change{Peers: []PeerChange{{PublicKey: stranger, Remove: true}}})
+		required = false
+		a.configure(Change{PostQuantum: &required, Peers: []PeerChange{{PublicKey: stranger}}})
+		required = true
+		if err := a.Configure(Change{PostQuantum: &required}); !errors.Is(err, ErrInvalidChange) {
+			t.Errorf("required while a peer is on the other wire: %v", err)
+		}
+	})
+}
+
+// What a peer is told, and a handshake that failed for a key or a wire that was wrong, follow a change at once.
+func TestChangesTakeEffectAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b, _ := settledNativePair(t, transporttest.Link{})
+		stock, native := WireGuard, Culvert
+		a.configure(Change{Peers: []PeerChange{{PublicKey: b.public, Wire: &stock}}})
+		synctest.Wait()
+		if b.tunnelPeer(a).current.Load() != nil {
+			t.Error("the far end was not told")
+		}
+		a.send(b, "waits")
+		time.Sleep(3 * time.Second)
+		b.configure(Change{Peers: []PeerChange{{PublicKey: a.public, Wire: &stock}}})
+		a.configure(Change{Peers: []PeerChange{{PublicKey: b.public, Wire: &native}}})
+		a.configure(Change{Peers: []PeerChange{{PublicKey: b.public, Wire: &stock}}})
+		b.expect("waits")
+		key := crypto.PresharedKey{1}
+		b.configure(Change{Peers: []PeerChange{{PublicKey: a.public, PresharedKey: &key, Wire: &native}}})
+		a.configure(Change{Peers: []PeerChange{{PublicKey: b.public, Wire: &native}}})
+		a.send(b, "waits again")
+		time.Sleep(10 * time.Second)
+		b.expect()
+		a.configure(Change{Peers: []PeerChange{{PublicKey: b.public, PresharedKey: &key}}})
+		b.expect("waits again")
 	})
 }

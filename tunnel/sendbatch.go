@@ -4,6 +4,7 @@ import (
 	"errors"
 
 	"culvert/transport"
+	"culvert/tunnel/pathmtu"
 )
 
 const (
@@ -116,8 +117,8 @@ func (t *Tunnel) dropFailed(trains []transport.Train) {
 		case err == nil:
 		case errors.Is(err, transport.ErrTooBig):
 			t.drops.add(DropOutTooBig, trains[i].Datagrams())
-			if largest(&trains[i]) <= maxHandshake && t.toldTooBig.CompareAndSwap(false, true) {
-				t.logf("%s: the interface towards %v takes no datagram of %d bytes, which handshakes of the native wire need: raise its MTU to 1280",
+			if largest(&trains[i]) <= pathmtu.Base && t.toldTooBig.CompareAndSwap(false, true) {
+				t.logf("%s: the interface towards %v takes no datagram of %d bytes, which the native wire needs: raise its MTU to 1280 (1260 will do for IPv4)",
 					t.name(), trains[i].Endpoint, largest(&trains[i]))
 			}
 			t.endpoints.any(trains[i].Endpoint.Remote, func(p *peer) bool {

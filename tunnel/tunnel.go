@@ -62,6 +62,7 @@ type Tunnel struct {
 	configuring  sync.Mutex // serialises configuration and the interface's coming and going; guards what follows
 	wantPort     uint16     // as configured, or as picked the first time
 	mark         uint32
+	postQuantum  bool      // peers on WireGuard's wire are refused
 	dontFragment bool      // all peers are on the native wire
 	goodbyes     *outbound // seals them; nil before the first
 	linkUp       bool      // the interface is up

@@ -69,7 +69,7 @@ func overheadOf(t *config.Tunnel) int {
 // for a new tunnel; what did not change there is left alone where the tunnel may have moved on by itself: endpoints,
 // which follow roaming peers, and a port that the kernel picked.
 func changeTo(t, before *config.Tunnel) (tunnel.Change, error) {
-	c := tunnel.Change{PrivateKey: &t.PrivateKey, ReplacePeers: true}
+	c := tunnel.Change{PrivateKey: &t.PrivateKey, PostQuantum: &t.PostQuantum, ReplacePeers: true}
 	if before == nil || before.Listen != t.Listen {
 		c.ListenPort = &t.Listen
 	}
