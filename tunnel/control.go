@@ -29,7 +29,7 @@ type handshakeMessage struct {
 const maxHandshake = noise.KEMSize
 
 // queueHandshake hands a handshake message to the control loop. Called by receiving workers: what is certainly not ours
-// (a wrong mac1, an index nobody has) is dropped before it takes up a place.
+// (a wrong mac1, an index nobody has) is dropped before it takes up a place, and from half full on what anybody can make.
 func (t *Tunnel) queueHandshake(msg []byte, kind uint8, from *transport.Endpoint, now time.Duration) {
 	id := t.identity.Load()
 	switch kind {

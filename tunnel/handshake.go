@@ -70,18 +70,18 @@ func (c *control) initiate(p *peer, now time.Duration) {
 		t.debugf("%s: peer %s: %v", t.name(), shortKey(p.public), err)
 		return
 	}
-	make := c.wireGuardInitiate
+	begin := c.wireGuardInitiate
 	if p.wire() == Culvert {
-		make = c.hybridInitiate
+		begin = c.hybridInitiate
 	}
-	pending, err := make(p, index, ep, now)
+	pending, err := begin(p, index, ep, now)
 	if err != nil {
 		t.indices.release(index)
 		t.debugf("%s: peer %s: cannot make an initiation: %v", t.name(), shortKey(p.public), err)
 		return
 	}
 	p.cancelPending()
-	p.pending = pending
+	p.pending, p.pendingSince = pending, now
 	t.statistics.initiationsSent.Add(1)
 	t.debugf("%s: peer %s: initiation sent to %v", t.name(), shortKey(p.public), ep)
 }
@@ -101,11 +101,8 @@ func (c *control) wireGuardInitiate(p *peer, index uint32, ep *transport.Endpoin
 // retryAfter is how long after an initiation the next one may follow. On WireGuard's wire that is always the same; on the
 // native one an initiation is two datagrams, so it starts with shorter times.
 func (p *peer) retryAfter() time.Duration {
-	if p.wire() == Culvert {
-		switch attempts := p.timers.attempts.Load(); attempts {
-		case 0, 1, 2, 3:
-			return time.Second << max(attempts-1, 0)
-		}
+	if attempts := p.timers.attempts.Load(); p.wire() == Culvert && attempts <= 3 {
+		return time.Second << max(attempts-1, 0)
 	}
 	return session.RekeyTimeout
 }

@@ -19,7 +19,9 @@ type keypair struct {
 	serial   uint64        // tells the sessions of native apart
 	patience time.Duration // added to RekeyAfterTime
 	received atomic.Uint64 // messages authenticated under it
-	crossed  bool          // the far end began it while this end began another; the peer's lock guards it
+	// Probes among the messages, which do not count as sent or lost, since they are made to be lost; the peer's lock guards both.
+	probesSent, probesReceived uint64
+	crossed                    bool // the far end began it while this end began another; the peer's lock guards it
 	// unconfirmed: this end was the responder and nothing has come in under the keypair yet.
 	unconfirmed atomic.Bool
 	// retired: it may receive, but no longer send (the private key has changed).

@@ -58,7 +58,7 @@ func (c *control) begin(p *peer, kp *keypair, now time.Duration) {
 	}
 	t := c.tunnel
 	n.begun = true
-	n.session, n.probesSent, n.probesReceived = kp, 0, 0
+	n.session = kp
 	hello := message.Hello{Agent: t.options.Agent, MTU: int(t.mtu.Load()), Layer: layer}
 	if err := n.sender.Restart(kp.serial, hello, now); err != nil {
 		t.debugf("%s: peer %s: no hello can be sent: %v", t.name(), shortKey(p.public), err)
@@ -81,6 +81,7 @@ func (c *control) maintain(p *peer, now time.Duration) time.Duration {
 	if n.moved.Swap(false) && n.begun {
 		n.search.Moved(now)
 		n.latency.Moved(now)
+		n.unproven = true
 		n.waits = n.movedAt != 0 && now < n.movedAt+moveEvery
 		if !n.waits {
 			n.movedAt = now
@@ -103,8 +104,8 @@ func (c *control) maintain(p *peer, now time.Duration) time.Duration {
 	kp := p.current.Load()
 	if kp == nil || kp.native != n || !kp.maySend(now) { // nothing is due before the next session
 		if n.pushing && n.session != nil {
-			p.wantHandshake.Store(true) // which is looked at in this visit's place among the next
-			t.attention.add(p)
+			p.wantHandshake.Store(true)
+			t.attention.add(p) // for another visit: this one is past where handshakes begin
 		}
 		n.sender.Pause()
 		n.latency.Pause()
@@ -124,10 +125,11 @@ func (c *control) maintain(p *peer, now time.Duration) time.Duration {
 	case n.waits:
 		return earlier(at, n.movedAt+moveEvery)
 	}
-	for _, deadline := range []time.Duration{n.sender.Deadline(), n.latency.Deadline(), n.search.Deadline()} {
-		at = earlier(at, deadline)
+	at = earlier(at, earlier(n.sender.Deadline(), n.latency.Deadline()))
+	if n.unproven { // an answer begins the search
+		return at
 	}
-	return at
+	return earlier(at, n.search.Deadline())
 }
 
 // speak sends the control messages that are due. The peer's lock is held.
@@ -145,8 +147,11 @@ func (c *control) speak(p *peer, now time.Duration) {
 		c.tell(p, kp, ep, number, m, now)
 		p.schedule(p.timers.dataSent(now)) // it will be answered, or the far end has lost the session
 	}
-	if echo, ok := n.latency.Next(kp.Sent()+1-n.probesSent, now); ok { // itself included
+	if echo, ok := n.latency.Next(kp.Sent()+1-kp.probesSent, now); ok { // itself included
 		c.tell(p, kp, ep, 0, echo, now)
+	}
+	if n.unproven { // an echo asks; probes are many times larger than what a forged address costs
+		return
 	}
 	for size, id, ok := n.search.Next(now); ok; size, id, ok = n.search.Next(now) {
 		c.probe(p, kp, ep, size, id, now)
@@ -185,7 +190,7 @@ func (c *control) probe(p *peer, kp *keypair, ep *transport.Endpoint, size int, 
 		return
 	}
 	c.sealControl(p, kp, ep, content, plaintext, now)
-	kp.native.probesSent++
+	kp.probesSent++
 	if c.batch.flushProbe() {
 		kp.native.search.ProbeRefused(id, now)
 	}
@@ -281,15 +286,17 @@ func (c *control) act(p *peer, kp *keypair, number uint64, said message.Message,
 		n.sender.Acked(kp.serial, m.Number, now)
 		n.pushing = n.pushing && n.sender.Waiting() > 0
 	case message.Echo:
-		received := kp.received.Load() - min(n.probesReceived, kp.received.Load())
+		received := kp.received.Load()
+		received -= min(received, kp.probesReceived)
 		n.latency.Heard(kp.serial, m, received, now)
 		if ep != nil && kp.maySend(now) {
 			c.tell(p, kp, ep, 0, message.Reply{ID: m.ID, Received: received}, now)
 		}
 	case message.Reply:
 		n.latency.Answered(kp.serial, m, now)
+		n.unproven = n.unproven && n.latency.Last() == 0
 	case message.Probe:
-		n.probesReceived++
+		kp.probesReceived++
 		if ep != nil && kp.maySend(now) {
 			c.tell(p, kp, ep, 0, message.Probed(m), now)
 		}

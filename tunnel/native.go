@@ -38,19 +38,19 @@ type native struct {
 	maintain  atomic.Int64  // when to look at the peer because data flows, 0: it does not
 	allowance atomic.Int64  // when the peer will have sent no more control messages than it may (a token bucket)
 
-	layerTold                  bool          // that the far end's device carries something else
-	begun                      bool          // there has been a session
-	movedAt                    time.Duration // when what a change of address brings was last sent, 0: never
-	waits                      bool          // to be sent again, until moveEvery has passed since
-	probesSent, probesReceived uint64        // under the session: not counted as sent or lost, as probes are made to be lost
-	hello                      message.Hello
-	sender                     exchange.Sender
-	receiver                   exchange.Receiver
-	latency                    latency.Meter
-	search                     *pathmtu.Search
-	session                    *keypair // that the sender and the prober speak under
-	pushing                    bool     // documents wait to be acknowledged
-	sessions                   uint64   // made so far
+	layerTold bool          // that the far end's device carries something else
+	begun     bool          // there has been a session
+	movedAt   time.Duration // when what a change of address brings was last sent, 0: never
+	waits     bool          // to be sent again, until moveEvery has passed since
+	unproven  bool          // nothing says yet that the peer receives where it is now
+	hello     message.Hello
+	sender    exchange.Sender
+	receiver  exchange.Receiver
+	latency   latency.Meter
+	search    *pathmtu.Search
+	session   *keypair // that the sender and the prober speak under
+	pushing   bool     // documents wait to be acknowledged
+	sessions  uint64   // made so far
 }
 
 func newNative(t *Tunnel) *native {

@@ -34,7 +34,7 @@ func TestNativePushRevivesASession(t *testing.T) {
 					a.push(b, "0")
 				}
 				start := time.Now()
-				for len(pushed.seen()) == 0 && time.Since(start) < time.Hour {
+				for len(pushed.seen()) == 0 && time.Since(start) < time.Minute {
 					time.Sleep(time.Second)
 					synctest.Wait()
 				}

@@ -274,7 +274,6 @@ func TestNativeNATRebinds(t *testing.T) {
 					nat.Rebind()
 				}
 			})
-			l := watch(network, a)
 			a.send(b, "waits")
 			b.expect()
 			if b.dropped(DropInKEM) != 1 {
@@ -282,8 +281,7 @@ func TestNativeNATRebinds(t *testing.T) {
 			}
 			time.Sleep(7*time.Second + 300*time.Millisecond - time.Since(start))
 			b.expect("waits")
-			if b.dropped(DropInKEM) != 3 || b.Status().Handshakes.Completed != 1 || len(l.times("a", noise.TypeHybridInitiation)) != 0 {
-				// watch takes the NAT's address for the other's
+			if b.dropped(DropInKEM) != 3 || b.Status().Handshakes.Completed != 1 {
 				t.Errorf("drops %v, handshakes %+v", b.Status().Drops, b.Status().Handshakes)
 			}
 			b.send(a, "answer")

@@ -48,6 +48,7 @@ type peer struct {
 	next          *keypair
 	previous      *keypair
 	pending       pendingHandshake // awaits a response; nil: none
+	pendingSince  time.Duration    // when its initiation was sent
 	slot          slot             // awaits the second part of an initiation
 	lastTimestamp tai64n.Timestamp
 	sentTimestamp tai64n.Timestamp // of the last initiation sent
@@ -201,17 +202,22 @@ func (p *peer) install(kp *keypair) {
 	}
 	current := p.current.Load()
 	if p.next != nil {
+		p.discard(current)
+		current, p.next = p.next, nil
+		current.unconfirmed.Store(false) // it is in its place, and confirming changes nothing any more
+	}
+	if current != nil && !current.Initiator && current.Created >= p.pendingSince {
 		// Both ends were initiator at once; the far end may send under either. Each is initiator of its own session now, and
 		// at its end both would rekey and cross again. So one of them is patient.
 		if id := p.tunnel.identity.Load(); id != nil && id.noise.Public().Compare(p.public) > 0 {
 			kp.patience = crossedPatience
 		}
-		p.discard(current)
-		current, p.next = p.next, nil
 		current.crossed = true
-		current.unconfirmed.Store(false) // it is in its place, and confirming changes nothing any more
+		p.discard(p.previous)
+		p.previous = current
+	} else {
+		p.keepPrevious(current)
 	}
-	p.keepPrevious(current)
 	p.current.Store(kp)
 }
 
