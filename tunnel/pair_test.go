@@ -44,7 +44,7 @@ func newNode(t testing.TB, network *transporttest.Network, n byte) *node {
 	return newNodeOn(t, network.Host(addr, addr6), addr, n)
 }
 
-// newNodeOn is newNode on a given host, which has addr; more change the options.
+// newNodeOn is newNode on a given host, which has addr; more change the options. It belongs into a bubble.
 func newNodeOn(t testing.TB, host *transporttest.Host, addr netip.Addr, n byte, more ...func(*Options)) *node {
 	t.Helper()
 	key, err := crypto.GeneratePrivateKey()
@@ -66,6 +66,7 @@ func newNodeOn(t testing.TB, host *transporttest.Host, addr netip.Addr, n byte, 
 		inner: netip.AddrFrom4([4]byte{10, 0, 0, n})}
 	port := uint16(testPort)
 	a.configure(Change{PrivateKey: &key, ListenPort: &port})
+	synctest.Wait() // the port is open: what is sent to it arrives
 	return a
 }
 
