@@ -207,21 +207,11 @@ func (c *control) initiation(id *identity, m *handshakeMessage, msg []byte, now 
 		return
 	}
 	defer responder.Erase()
-	p := t.lookupPeer(responder.Static())
+	p := t.lockCaller(id, responder.Static(), WireGuard)
 	if p == nil {
-		t.drops.add(DropInUnknownPeer, 1)
 		return
 	}
-	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.removed || p.remote == nil || t.identity.Load() != id {
-		t.drops.add(DropInHandshake, 1)
-		return
-	}
-	if p.wire() != WireGuard {
-		t.drops.add(DropInWire, 1)
-		return
-	}
 	timestamp, err := responder.Verify(p.remote)
 	if err != nil {
 		t.drops.add(DropInHandshake, 1)
@@ -248,6 +238,27 @@ func (c *control) initiation(id *identity, m *handshakeMessage, msg []byte, now 
 		return
 	}
 	c.respond(p, m, answer, now)
+}
+
+// lockCaller returns the peer of that key, locked, if it may begin a handshake on that wire with the tunnel as id; otherwise nil,
+// and the reason is counted.
+func (t *Tunnel) lockCaller(id *identity, static crypto.PublicKey, wire Wire) *peer {
+	p := t.lookupPeer(static)
+	if p == nil {
+		t.drops.add(DropInUnknownPeer, 1)
+		return nil
+	}
+	p.mu.Lock()
+	switch {
+	case p.removed || p.remote == nil || t.identity.Load() != id:
+		t.drops.add(DropInHandshake, 1)
+	case p.wire() != wire:
+		t.drops.add(DropInWire, 1)
+	default:
+		return p
+	}
+	p.mu.Unlock()
+	return nil
 }
 
 // acceptTimestamp takes the timestamp of a verified initiation, unless it is not newer than the last one's or comes too soon

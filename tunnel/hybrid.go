@@ -102,24 +102,12 @@ func (c *control) hybridInitiation(id *identity, m *handshakeMessage, msg []byte
 		t.drops.add(DropInHandshake, 1)
 		return
 	}
-	p := t.lookupPeer(responder.Static())
+	p := t.lockCaller(id, responder.Static(), Culvert)
 	if p == nil {
 		responder.Erase()
-		t.drops.add(DropInUnknownPeer, 1)
 		return
 	}
-	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.removed || p.remote == nil || t.identity.Load() != id {
-		responder.Erase()
-		t.drops.add(DropInHandshake, 1)
-		return
-	}
-	if p.wire() != Culvert {
-		responder.Erase()
-		t.drops.add(DropInWire, 1)
-		return
-	}
 	timestamp, offer, err := responder.Verify(p.remote)
 	if err != nil {
 		t.drops.add(DropInHandshake, 1)
