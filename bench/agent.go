@@ -69,23 +69,36 @@ type none struct{}
 func serveAgent(in io.Reader, out io.Writer) error {
 	var tcp tcpLoad
 	var udp udpSink
+	var answers answerer
 	var flooded victim
 	var tunnelEnd partner
 	var flooder attacker
+	var switched frameSwitch
+	var stationEnd framePartner
+	var strangers crowd
 	defer tcp.stop(none{})
-	defer udp.close()
+	defer answers.stop(none{})
+	defer func() { _ = udp.close() }()
 	defer flooded.close()
 	defer tunnelEnd.close()
 	defer flooder.close()
+	defer switched.close()
+	defer stationEnd.close()
+	defer strangers.close()
 	operations := operations{
-		"tcp-listen": operationOf(tcp.listen),
-		"tcp-send":   operationOf(tcp.send),
-		"tcp-count":  operationOf(tcp.count),
-		"tcp-stop":   operationOf(tcp.stop),
-		"udp-listen": operationOf(udp.listen),
-		"udp-result": operationOf(udp.result),
-		"udp-send":   operationOf(sendUDP),
-		"ping":       operationOf(ping),
+		"tcp-listen":      operationOf(tcp.listen),
+		"tcp-connect":     operationOf(tcp.connect),
+		"tcp-start":       operationOf(tcp.start),
+		"tcp-count":       operationOf(tcp.count),
+		"tcp-end":         operationOf(tcp.end),
+		"tcp-stop":        operationOf(tcp.stop),
+		"requests-answer": operationOf(answers.listen),
+		"requests-make":   operationOf(makeRequests),
+		"requests-stop":   operationOf(answers.stop),
+		"udp-listen":      operationOf(udp.listen),
+		"udp-result":      operationOf(udp.result),
+		"udp-send":        operationOf(sendUDP),
+		"ping":            operationOf(ping),
 
 		"handshake-cost":     operationOf(handshakeCost),
 		"handshake-initiate": operationOf(engineInitiates),
@@ -100,6 +113,20 @@ func serveAgent(in io.Reader, out io.Writer) error {
 		"flood-attacker": operationOf(flooder.prepare),
 		"flood-send":     operationOf(flooder.send),
 		"flood-join":     operationOf(join),
+
+		"frames-switch":  operationOf(switched.start),
+		"frames-begin":   operationOf(switched.begin),
+		"frames-end":     operationOf(switched.end),
+		"frames-partner": operationOf(stationEnd.start),
+		"frames-traffic": operationOf(stationEnd.traffic),
+		"frames-crowd":   operationOf(strangers.join),
+		"frames-send":    operationOf(strangers.send),
+
+		"cores-carry": operationOf(carry),
+
+		"setup-run": operationOf(setUp),
+
+		"peers-join": operationOf(joinAll),
 	}
 	requests, responses := json.NewDecoder(in), json.NewEncoder(out)
 	for {

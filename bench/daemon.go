@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"crypto/ecdh"
 	"crypto/rand"
@@ -13,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -52,12 +54,12 @@ func (d *daemon) text() string {
 	return string(d.log)
 }
 
-// startupTimeout bounds the wait for a daemon's socket.
+// startupTimeout bounds each wait for a daemon: for its socket or device, and for its peer.
 const startupTimeout = 20 * time.Second
 
-// startDaemon starts an implementation on a host and returns when its socket answers. It ends with the stage. The argument is
-// the device's name or the configuration file's.
-func startDaemon(s *stage, host *lab.Host, impl Implementation, argument string) (*daemon, error) {
+// startDaemon starts an implementation on a host and returns when ready does not fail any more. It ends with the stage. The
+// arguments follow the implementation's command.
+func startDaemon(s *stage, host *lab.Host, impl Implementation, ready func(*daemon) error, arguments ...string) (*daemon, error) {
 	// Before the first process is started there.
 	root, err := host.Namespace.PrivateMounts("/run/wireguard", "/run/culvert")
 	if err != nil {
@@ -66,7 +68,7 @@ func startDaemon(s *stage, host *lab.Host, impl Implementation, argument string)
 	ctx, cancel := context.WithCancel(s.Context())
 	ended := make(chan struct{})
 	d := &daemon{socket: filepath.Join(root, "run/wireguard", tunnelDevice+".sock"), ended: ended}
-	args := append(impl.Command[1:len(impl.Command):len(impl.Command)], argument)
+	args := slices.Concat(impl.Command[1:], arguments)
 	cmd := exec.CommandContext(ctx, impl.Command[0], args...)
 	cmd.Env = append(os.Environ(), "LOG_LEVEL=error")
 	cmd.Stdout, cmd.Stderr = d, d
@@ -84,7 +86,7 @@ func startDaemon(s *stage, host *lab.Host, impl Implementation, argument string)
 		<-ended
 	})
 	for end := time.After(startupTimeout); ; {
-		if _, err = d.ask("get=1\n\n"); err == nil {
+		if err = ready(d); err == nil {
 			return d, nil
 		}
 		select {
@@ -92,9 +94,15 @@ func startDaemon(s *stage, host *lab.Host, impl Implementation, argument string)
 		case <-ended:
 			return nil, fmt.Errorf("%s ended at once: %s", impl.Name, d.text())
 		case <-end:
-			return nil, fmt.Errorf("%s does not answer within %v: %w\n%s", impl.Name, startupTimeout, err, d.text())
+			return nil, fmt.Errorf("%s is not ready within %v: %w\n%s", impl.Name, startupTimeout, err, d.text())
 		}
 	}
+}
+
+// answers reports whether the daemon's socket does.
+func (d *daemon) answers() error {
+	_, err := d.ask("get=1\n\n")
+	return err
 }
 
 // ask does one exchange of the userspace API and returns the answer's lines.
@@ -168,6 +176,7 @@ func (d *daemon) forgetAll(privateKey string) error {
 const tunnelFile = `version: 1
 tunnels:
   %s:
+    mode: %s
     private_key_file: own.key
     listen: %d
     addresses: [%v]
@@ -176,16 +185,23 @@ tunnels:
       far:
         public_key: %s
         endpoints: ["%v"]
-        allowed_ips: [%v]
 `
 
-// writeTunnelFile writes a configuration to a folder that goes with the stage, and returns its name.
-func writeTunnelFile(s *stage, privateKey string, address netip.Prefix, peer peerText) (string, error) {
+// folderOf returns a new folder that goes with the stage.
+func folderOf(s *stage) (string, error) {
 	folder, err := os.MkdirTemp("", "culvert-bench-")
+	if err == nil {
+		s.Cleanup(func() { os.RemoveAll(folder) })
+	}
+	return folder, err
+}
+
+// writeTunnelFile writes a configuration to a folder that goes with the stage, and returns its name.
+func writeTunnelFile(s *stage, impl Implementation, privateKey string, address netip.Prefix, peer peerText) (string, error) {
+	folder, err := folderOf(s)
 	if err != nil {
 		return "", err
 	}
-	s.Cleanup(func() { os.RemoveAll(folder) })
 	private, err := crypto.ParsePrivateKeyHex(privateKey)
 	if err != nil {
 		return "", err
@@ -195,7 +211,15 @@ func writeTunnelFile(s *stage, privateKey string, address netip.Prefix, peer pee
 		return "", err
 	}
 	name := filepath.Join(folder, "bench.yaml")
-	text := fmt.Sprintf(tunnelFile, tunnelDevice, tunnelPort, address, tunnelMTU, public.Base64(), peer.endpoint, peer.allowed)
+	mode := "tap"
+	if !impl.Ethernet {
+		mode = "tun"
+	}
+	text := fmt.Sprintf(tunnelFile, tunnelDevice, mode, tunnelPort, address, cmp.Or(impl.MTU, tunnelMTU), public.Base64(),
+		peer.endpoint)
+	if !impl.Ethernet {
+		text += fmt.Sprintf("        allowed_ips: [%v]\n", peer.allowed)
+	}
 	return name, errors.Join(os.WriteFile(filepath.Join(folder, "own.key"), []byte(private.Base64()+"\n"), 0o600),
 		os.WriteFile(name, []byte(text), 0o600))
 }

@@ -20,6 +20,7 @@ const engineArgument = "engine"
 const (
 	suiteChaCha = "chacha20"
 	suiteGCM    = "aes-gcm"
+	suiteAny    = "measured" // what a daemon would choose
 )
 
 // suitesOf is what both ends have to offer for a suite to be chosen.
@@ -29,6 +30,8 @@ func suitesOf(name string) (crypto.Suites, error) {
 		return crypto.SuitesOf(crypto.ChaCha20Poly1305), nil
 	case suiteGCM:
 		return crypto.AllSuites, nil
+	case suiteAny:
+		return 0, nil
 	}
 	return 0, fmt.Errorf("there is no suite %q", name)
 }
@@ -37,6 +40,9 @@ func suitesOf(name string) (crypto.Suites, error) {
 func serveEngine(suite, name string) error {
 	suites, err := suitesOf(suite)
 	if err != nil {
+		return err
+	}
+	if err := raisePriority(); err != nil {
 		return err
 	}
 	dev, err := device.OpenTun(device.TunOptions{Name: name, MTU: tunnelMTU})

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
+	"runtime"
 	"slices"
 	"time"
 )
@@ -51,42 +53,73 @@ const (
 	enginePeers = 200
 )
 
-// measureEngine makes the trials that need no tunnel through the kernel.
-func measureEngine(s *stage, o *options, r *Results, progress io.Writer) error {
-	if slices.Contains(o.Parts, partHandshake) {
-		for round := 1; round <= o.Rounds; round++ {
-			for _, wire := range alternating(handshakeWires, round) {
-				t := HandshakeTrial{Round: round, Wire: wire, LoadBefore: load()}
-				err := onStage(s.Context(), func(inner *stage) error { return t.measure(inner, o) })
-				if s.Context().Err() != nil {
-					return err
-				}
-				if err != nil {
-					t.Error = err.Error()
-				}
-				fmt.Fprintf(progress, "round %d/%d  handshakes   %s\n", round, o.Rounds, t.summary())
-				r.Handshakes = append(r.Handshakes, t)
-			}
+// measureEngine makes the trials that are of no whole tunnels.
+func measureEngine(s *stage, o *options, r *Results, progress io.Writer) (err error) {
+	rounds := func(p part, each func(round int) error) {
+		for round := 1; round <= o.Rounds && err == nil && slices.Contains(o.Parts, p); round++ {
+			err = each(round)
 		}
 	}
-	if slices.Contains(o.Parts, partFlood) {
-		for round := 1; round <= o.Rounds; round++ {
-			for _, kind := range alternating(floodKinds, round) {
-				t := FloodTrial{Round: round, Flood: kind, LoadBefore: load()}
-				err := onStage(s.Context(), func(inner *stage) error { return t.measure(inner, o) })
-				if s.Context().Err() != nil {
-					return err
-				}
-				if err != nil {
-					t.Error = err.Error()
-				}
-				fmt.Fprintf(progress, "round %d/%d  flood        %s\n", round, o.Rounds, t.summary())
-				r.Floods = append(r.Floods, t)
-			}
+	rounds(partHandshake, func(round int) error {
+		return tryEach(s, o, progress, "handshakes", &r.Handshakes, handshakeWires, round, func(wire string, load string) HandshakeTrial {
+			return HandshakeTrial{Round: round, Wire: wire, LoadBefore: load}
+		})
+	})
+	rounds(partFlood, func(round int) error {
+		return tryEach(s, o, progress, "flood", &r.Floods, floodKinds, round, func(kind string, load string) FloodTrial {
+			return FloodTrial{Round: round, Flood: kind, LoadBefore: load}
+		})
+	})
+	rounds(partFrames, func(round int) error {
+		return tryEach(s, o, progress, "frames", &r.Frames, frameKinds, round, func(kind string, load string) FrameTrial {
+			return FrameTrial{Round: round, Frames: kind, LoadBefore: load}
+		})
+	})
+	rounds(partCores, func(round int) error {
+		return tryEach(s, o, progress, "cores", &r.Cores, coreKinds(runtime.NumCPU()), round, func(t CoreTrial, load string) CoreTrial {
+			t.Round, t.LoadBefore = round, load
+			return t
+		})
+	})
+	rounds(partSetup, func(round int) error {
+		return tryEach(s, o, progress, "setup", &r.Setups, o.Devices, round, func(devices int, load string) SetupTrial {
+			return SetupTrial{Round: round, Devices: devices, LoadBefore: load}
+		})
+	})
+	return err
+}
+
+// trial is one of the kinds that measureEngine makes.
+type trial[T any] interface {
+	*T
+	measure(*stage, *options) error
+	fail(error)
+	summary() string
+}
+
+// tryEach makes a round's trials, of each kind one, and adds them to the list; those that fail say why. The error is that of a program that
+// is to end.
+func tryEach[T any, P trial[T], K any](s *stage, o *options, progress io.Writer, name string, list *[]T, kinds []K, round int, begin func(kind K, load string) T) error {
+	for _, kind := range alternating(kinds, round) {
+		t := begin(kind, load())
+		err := onStage(s.Context(), func(inner *stage) error { return P(&t).measure(inner, o) })
+		if ended := s.Context().Err(); ended != nil {
+			return cmp.Or(err, ended)
 		}
+		if err != nil {
+			P(&t).fail(err)
+		}
+		fmt.Fprintf(progress, "round %d/%d  %-12s %s\n", round, o.Rounds, name, P(&t).summary())
+		*list = append(*list, t)
 	}
 	return nil
 }
+
+func (t *HandshakeTrial) fail(err error) { t.Error = err.Error() }
+func (t *FloodTrial) fail(err error)     { t.Error = err.Error() }
+func (t *FrameTrial) fail(err error)     { t.Error = err.Error() }
+func (t *CoreTrial) fail(err error)      { t.Error = err.Error() }
+func (t *SetupTrial) fail(err error)     { t.Error = err.Error() }
 
 // alternating returns the list, in even rounds from behind.
 func alternating[T any](list []T, round int) []T {

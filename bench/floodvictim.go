@@ -30,14 +30,20 @@ const trafficSize = 200
 
 // newKernelEngine is an engine over the kernel's sockets, with a device in memory.
 func newKernelEngine(private string, peers []tunnel.PeerChange) (*tunnel.Tunnel, *devicetest.Device, error) {
+	dev := devicetest.New("bench0", tunnelMTU, 1)
+	t, err := runOnKernel(private, dev, peers)
+	return t, dev, err
+}
+
+// runOnKernel starts an engine over the kernel's sockets, on the native wire.
+func runOnKernel(private string, dev *devicetest.Device, peers []tunnel.PeerChange) (*tunnel.Tunnel, error) {
 	key, err := crypto.ParsePrivateKeyHex(private)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	dev := devicetest.New("bench0", tunnelMTU, 1)
 	t, err := tunnel.New(dev, transport.UDP{}, tunnel.Options{Suites: crypto.AllSuites})
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	wire, port := tunnel.Culvert, uint16(0)
 	for i := range peers {
@@ -48,9 +54,9 @@ func newKernelEngine(private string, peers []tunnel.PeerChange) (*tunnel.Tunnel,
 	}
 	if err != nil {
 		t.Close()
-		return nil, nil, err
+		return nil, err
 	}
-	return t, dev, nil
+	return t, nil
 }
 
 // allow is a peer with one inner address.
@@ -257,7 +263,12 @@ type trafficRun struct {
 
 type tunnelSent struct{ Packets int64 }
 
-func (p *partner) traffic(run trafficRun) (sent tunnelSent, err error) {
+func (p *partner) traffic(run trafficRun) (tunnelSent, error) {
+	return p.send(run, func(content []byte) []byte { return packetBetween(partnerInner, victimInner, content) })
+}
+
+// send pushes what packet makes of a content that begins with the time.
+func (p *partner) send(run trafficRun, packet func(content []byte) []byte) (sent tunnelSent, err error) {
 	if p.engine == nil {
 		return sent, errors.New("no tunnel")
 	}
@@ -271,7 +282,7 @@ func (p *partner) traffic(run trafficRun) (sent tunnelSent, err error) {
 		}
 		time.Sleep(time.Until(due))
 		binary.BigEndian.PutUint64(content, uint64(time.Now().UnixNano()))
-		p.device.Queue(0).Push(packetBetween(partnerInner, victimInner, content), noOffload)
+		p.device.Queue(0).Push(packet(content), noOffload)
 		sent.Packets++
 	}
 }

@@ -14,33 +14,81 @@ import (
 
 // measure makes all trials. The implementations take turns in alternating order, within each underlay of each round.
 func measure(s *stage, o *options, progress io.Writer) (*Results, error) {
-	machine := thisMachine()
-	var list []Implementation
+	r := &Results{Format: resultsFormat, Started: time.Now().UTC().Truncate(time.Second), Options: *o, Machine: thisMachine()}
+	var trials []planned
+	var names []string
+	add := func(list []Implementation, missing []string) {
+		for _, i := range list {
+			names = append(names, i.Name)
+		}
+		list = o.only(list)
+		for _, m := range missing {
+			fmt.Fprintf(progress, "not measured: %s\n", m)
+		}
+		r.Implementations, r.NotMeasured = append(r.Implementations, list...), append(r.NotMeasured, missing...)
+		trials = append(trials, plan(o.Rounds, o.Underlays, list)...)
+	}
 	if slices.Contains(o.Parts, partTunnel) {
-		var err error
-		if list, err = implementations(s, o, machine); err != nil {
+		list, missing, err := implementations(s, o, r.Machine)
+		if err != nil {
 			return nil, err
 		}
+		add(list, missing)
 	}
-	r := &Results{Format: resultsFormat, Started: time.Now().UTC().Truncate(time.Second), Options: *o,
-		Machine: machine, Implementations: list}
+	if slices.Contains(o.Parts, partTap) {
+		list, missing, err := tapImplementations(s, o, r.Machine)
+		if err != nil {
+			return nil, err
+		}
+		add(list, missing)
+	}
+	var peers []Implementation
+	if slices.Contains(o.Parts, partPeers) {
+		list, err := peersImplementations(s, o, r.Machine)
+		if err != nil {
+			return nil, err
+		}
+		for _, i := range list {
+			if !slices.Contains(names, i.Name) {
+				names = append(names, i.Name)
+			}
+		}
+		peers = o.only(list)
+		r.Implementations = append(r.Implementations, peers...)
+	}
+	for _, name := range o.Only {
+		if !slices.Contains(names, name) {
+			fmt.Fprintf(progress, "not measured: there is no %q\n", name)
+		}
+	}
+	switch {
+	case len(o.Only) > 0 && len(names) == 0:
+		return nil, fmt.Errorf("-only: it chooses among the implementations of -parts %s, %s and %s; %v have none", partTunnel, partTap, partPeers, o.Parts)
+	case len(o.Only) > 0 && len(trials) == 0 && len(peers) == 0:
+		return nil, fmt.Errorf("-only: none of %q is there; there are %q", o.Only, names)
+	}
 	if o.Congestion != "" {
 		r.Machine.TCP = o.Congestion
 	}
-	if !slices.Contains(o.Parts, partTunnel) {
-		return r, measureEngine(s, o, r, progress)
-	}
-	for _, p := range plan(o.Rounds, o.Underlays, list) {
-		t := Trial{Round: p.round, Underlay: p.underlay, Implementation: p.implementation.Name, LoadBefore: load()}
-		err := onStage(s.Context(), func(inner *stage) error { return t.measure(inner, o, p.implementation) })
+	told := newTold(progress, o, trials)
+	for _, p := range trials {
+		t := Trial{Round: p.round, Underlay: p.underlay, Part: p.implementation.Part, Implementation: p.implementation.Name,
+			LoadBefore: load()}
+		began := time.Now()
+		told.begins(&t)
+		err := onStage(s.Context(), func(inner *stage) error { return t.measure(inner, o, p.implementation, told) })
 		if s.Context().Err() != nil {
 			return nil, err
 		}
 		if err != nil {
 			t.Error = err.Error()
 		}
-		fmt.Fprintf(progress, "round %d/%d  %-11s  %s\n", t.Round, o.Rounds, t.Underlay, t.summary())
+		t.Seconds = time.Since(began).Seconds()
+		told.ended(&t)
 		r.Trials = append(r.Trials, t)
+	}
+	if err := measurePeers(s, o, r, peers, progress); err != nil {
+		return nil, err
 	}
 	return r, measureEngine(s, o, r, progress)
 }
@@ -72,10 +120,12 @@ func plan(rounds int, underlays []underlay, list []Implementation) (trials []pla
 type scene struct {
 	o      *options
 	ctx    context.Context
-	source *agent // on the sending host
-	sink   *agent // on the receiving host
-	prober *agent // on the sending host; apart from source, whose goroutines would delay it
-	target netip.Addr
+	source *agent     // on the sending host
+	sink   *agent     // on the receiving host
+	prober *agent     // on the sending host; apart from source, whose goroutines would delay it
+	target netip.Addr // of the receiving host, through the tunnel if there is one
+	home   netip.Addr // likewise of the sending host
+	hosts  [2]*lab.Host
 
 	daemons    []*daemon
 	peer       peerText // as the sending end's daemon knows the other
@@ -99,16 +149,22 @@ func newScene(s *stage, o *options, u underlay, impl Implementation) (*scene, er
 	if err := a.Ping(wire.B.V4.Addr()); err != nil {
 		return nil, err
 	}
-	sc := &scene{o: o, ctx: s.Context(), target: wire.B.V4.Addr()}
-	if o.Congestion != "" {
-		a.Sysctl("net/ipv4/tcp_congestion_control", o.Congestion)
-		b.Sysctl("net/ipv4/tcp_congestion_control", o.Congestion)
+	sc := &scene{o: o, ctx: s.Context(), target: wire.B.V4.Addr(), home: wire.A.V4.Addr(), hosts: [2]*lab.Host{a, b}}
+	add := sc.addTunnel
+	if impl.Part == partTap || impl.rival != nil {
+		add = sc.addByFiles
 	}
 	if len(impl.Command) > 0 {
-		if err := sc.addTunnel(s, wire, impl); err != nil {
+		if err := add(s, wire, impl); err != nil {
 			return nil, err
 		}
 	}
+	// Packets of any program but those that send trains come to a tunnel one by one, and so shall the load's.
+	sending := wire.A.Device
+	if len(impl.Command) > 0 {
+		sending = tunnelDevice
+	}
+	a.SetUDPTrains(sending, false)
 	var err error
 	for agent, host := range map[**agent]*lab.Host{&sc.source: a, &sc.prober: a, &sc.sink: b} {
 		if *agent, err = startAgent(s, host); err != nil {
@@ -118,35 +174,49 @@ func newScene(s *stage, o *options, u underlay, impl Implementation) (*scene, er
 	return sc, nil
 }
 
-// addTunnel starts a daemon at either end of the wire and makes the far one's inner address the target.
-func (sc *scene) addTunnel(s *stage, wire lab.Wire, impl Implementation) error {
-	type end struct {
-		lab.End
-		address         netip.Prefix
-		private, public string
-		peer            peerText
-	}
-	ends := []*end{
+// overlayEnd is one end of a tunnel between two hosts.
+type overlayEnd struct {
+	lab.End
+	address         netip.Prefix // inside the tunnel
+	private, public string       // keys
+	peer            peerText     // the other end
+}
+
+// newOverlayEnds returns the sending end and the receiving one, with new keys.
+func newOverlayEnds(wire lab.Wire) (ends [2]overlayEnd, err error) {
+	ends = [2]overlayEnd{
 		{End: wire.A, address: netip.MustParsePrefix("198.51.100.1/24")},
 		{End: wire.B, address: netip.MustParsePrefix("198.51.100.2/24")},
 	}
-	for i, e := range ends {
-		var err error
+	for i := range ends {
+		e := &ends[i]
 		if e.private, e.public, err = newKey(); err != nil {
-			return err
+			return ends, err
 		}
 		inner := netip.PrefixFrom(e.address.Addr(), 32)
 		ends[1-i].peer = peerText{e.public, netip.AddrPortFrom(e.V4.Addr(), tunnelPort), inner}
 	}
-	for _, e := range ends {
+	return ends, nil
+}
+
+// addTunnel starts a daemon at either end of the wire and makes the far one's inner address the target.
+func (sc *scene) addTunnel(s *stage, wire lab.Wire, impl Implementation) error {
+	ends, err := newOverlayEnds(wire)
+	if err != nil {
+		return err
+	}
+	for i, e := range ends {
 		argument := tunnelDevice
 		if impl.File {
-			var err error
-			if argument, err = writeTunnelFile(s, e.private, e.address, e.peer); err != nil {
+			if argument, err = writeTunnelFile(s, impl, e.private, e.address, e.peer); err != nil {
 				return err
 			}
 		}
-		d, err := startDaemon(s, e.Host, impl, argument)
+		own := impl
+		if i == 1 && len(impl.Far) > 0 {
+			own.Command = impl.Far
+		}
+		d, err := startDaemon(s, e.Host, own, (*daemon).answers, argument)
 		if err != nil {
 			return err
 		}
@@ -161,7 +231,7 @@ func (sc *scene) addTunnel(s *stage, wire lab.Wire, impl Implementation) error {
 		e.Host.AddAddr(tunnelDevice, e.address.String())
 		e.Host.Up(tunnelDevice)
 	}
-	sc.peer, sc.target = ends[0].peer, ends[1].address.Addr()
+	sc.peer, sc.home, sc.target = ends[0].peer, ends[0].address.Addr(), ends[1].address.Addr()
 	if impl.File {
 		sc.privateKey = ends[0].private
 		return sc.awaitTunnel(wire.A.Host)
@@ -171,8 +241,13 @@ func (sc *scene) addTunnel(s *stage, wire lab.Wire, impl Implementation) error {
 
 // awaitTunnel returns when daemons that configure themselves have done so.
 func (sc *scene) awaitTunnel(from *lab.Host) error {
+	return sc.await(func() error { return from.Ping(sc.target) })
+}
+
+// await returns when f does not fail any more, or a daemon is gone.
+func (sc *scene) await(f func() error) error {
 	for end := time.Now().Add(startupTimeout); ; {
-		err := from.Ping(sc.target)
+		err := f()
 		if err == nil {
 			return nil
 		}
@@ -183,36 +258,6 @@ func (sc *scene) awaitTunnel(from *lab.Host) error {
 			return err
 		}
 	}
-}
-
-// measure makes one trial. What could be measured is in t also when there is an error.
-func (t *Trial) measure(s *stage, o *options, impl Implementation) error {
-	sc, err := newScene(s, o, t.Underlay, impl)
-	if err != nil {
-		return err
-	}
-	steps := []struct {
-		name string
-		run  func() error
-	}{
-		{"handshake", func() (err error) { t.Handshake, err = sc.handshakes(); return err }},
-		{"idle round trips", func() (err error) { t.RTTIdle, err = sc.roundTrips(); return err }},
-		{"TCP, 1 flow", func() (err error) { t.TCP1, t.RTTLoaded, err = sc.tcp(1); return err }},
-		{"TCP, 4 flows", func() (err error) { t.TCP4, _, err = sc.tcp(4); return err }},
-		{"UDP, 64 bytes", func() (err error) { t.UDP64, err = sc.udp(64); return err }},
-		{"UDP, 200 bytes", func() (err error) { t.UDP200, err = sc.udp(200); return err }},
-		{"memory", func() (err error) { t.PeakMemory, err = sc.memory(); return err }},
-	}
-	var errs []error
-	for _, step := range steps {
-		if err := step.run(); err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", step.name, err))
-			if words := sc.lastWords(); words != nil {
-				return errors.Join(append(errs, words)...)
-			}
-		}
-	}
-	return errors.Join(errs...)
 }
 
 // lastWords tells which daemons are gone, with what they wrote.
@@ -245,7 +290,7 @@ const (
 	// handshakeWait covers the repetition after 5 s of a handshake that failed.
 	handshakeWait = 12 * time.Second
 	// pingInterval parts round trips.
-	pingInterval = 10 * time.Millisecond
+	pingInterval = 5 * time.Millisecond
 	pingWait     = time.Second
 )
 
@@ -282,11 +327,12 @@ func (sc *scene) forget() error {
 	return sc.daemons[0].forget(sc.peer)
 }
 
-// roundTrips pings for the length of a measurement.
+// roundTrips pings for the length of two measurements: of fewer round trips the slowest hundredth would be one or two.
 func (sc *scene) roundTrips() (*Times, error) {
-	count := max(1, min(int(sc.o.Duration/pingInterval), maxPings))
+	lasting := 2 * sc.o.Window
+	count := max(1, min(int(lasting/pingInterval), maxPings))
 	result, err := call[pingResult](sc.prober, "ping",
-		pingRun{To: sc.target, Count: count, Interval: pingInterval, Wait: pingWait}, sc.o.Duration+pingWait)
+		pingRun{To: sc.target, Count: count, Interval: pingInterval, Wait: pingWait}, lasting+pingWait)
 	if err != nil {
 		return nil, err
 	}
@@ -326,87 +372,6 @@ func (u usage) since(before usage) CPU {
 		c.Daemons = append(c.Daemons, u.daemons[i]-before.daemons[i])
 	}
 	return c
-}
-
-// tcp measures some flows, and the round trips beside a single one.
-func (sc *scene) tcp(flows int) (result *TCP, loaded *Times, err error) {
-	to, err := call[netip.AddrPort](sc.sink, "tcp-listen", netip.AddrPortFrom(sc.target, 0), 0)
-	if err != nil {
-		return nil, nil, err
-	}
-	_, err = call[none](sc.source, "tcp-send", tcpFlows{to, flows}, time.Duration(flows)*connectTimeout)
-	if err == nil {
-		result, loaded, err = sc.window(flows == 1)
-	}
-	// The sender first: it tells of flows that ended by themselves.
-	_, serr := call[none](sc.source, "tcp-stop", none{}, 0)
-	_, rerr := call[none](sc.sink, "tcp-stop", none{}, 0)
-	return result, loaded, errors.Join(err, serr, rerr)
-}
-
-// window measures flows that are running already.
-func (sc *scene) window(withPings bool) (*TCP, *Times, error) {
-	if err := sc.sleep(sc.o.Warmup); err != nil {
-		return nil, nil, err
-	}
-	start := time.Now()
-	bytes, err := call[int64](sc.sink, "tcp-count", none{}, 0)
-	if err != nil {
-		return nil, nil, err
-	}
-	before, err := sc.usage()
-	if err != nil {
-		return nil, nil, err
-	}
-	var loaded *Times
-	if withPings {
-		if loaded, err = sc.roundTrips(); err != nil {
-			return nil, nil, err
-		}
-	}
-	// Pings that wait for lost replies make the window longer, never shorter.
-	if err := sc.sleep(time.Until(start.Add(sc.o.Duration))); err != nil {
-		return nil, nil, err
-	}
-	end := time.Now()
-	total, err := call[int64](sc.sink, "tcp-count", none{}, 0)
-	if err != nil {
-		return nil, nil, err
-	}
-	after, err := sc.usage()
-	if err != nil {
-		return nil, nil, err
-	}
-	if total == bytes {
-		return nil, nil, errors.New("no data came through")
-	}
-	return &TCP{Bytes: total - bytes, Seconds: end.Sub(start).Seconds(), CPU: after.since(before)}, loaded, nil
-}
-
-// udp measures a flood of small packets.
-func (sc *scene) udp(size int) (*UDP, error) {
-	to, err := call[netip.AddrPort](sc.sink, "udp-listen", netip.AddrPortFrom(sc.target, 0), 0)
-	if err != nil {
-		return nil, err
-	}
-	before, err := sc.usage()
-	if err != nil {
-		return nil, err
-	}
-	sent, serr := call[udpSent](sc.source, "udp-send", udpFlow{to, size, sc.o.UDPRate, sc.o.Duration}, sc.o.Duration)
-	got, rerr := call[udpReceived](sc.sink, "udp-result", none{}, 0)
-	if err := errors.Join(serr, rerr); err != nil {
-		return nil, err
-	}
-	after, err := sc.usage()
-	if err != nil {
-		return nil, err
-	}
-	if got.Packets == 0 {
-		return nil, errors.New("no packet came through")
-	}
-	return &UDP{Size: size, Sent: sent.Packets, SendSeconds: sent.Seconds, Received: got.Packets, RecvSeconds: got.Seconds,
-		SocketDrops: got.SocketDrops, CPU: after.since(before)}, nil
 }
 
 // memory returns the daemons' peaks.

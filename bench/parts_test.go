@@ -28,11 +28,15 @@ func TestPlanAlternates(t *testing.T) {
 
 // TestTable compares with testdata/table.txt; with CULVERT_UPDATE=1 it writes that file.
 func TestTable(t *testing.T) {
+	compareTable(t, exampleResults(), "testdata/table.txt")
+}
+
+func compareTable(t *testing.T, r *Results, file string) {
+	t.Helper()
 	var got strings.Builder
-	if err := writeTables(&got, exampleResults()); err != nil {
+	if err := writeTables(&got, r); err != nil {
 		t.Fatal(err)
 	}
-	const file = "testdata/table.txt"
 	if os.Getenv("CULVERT_UPDATE") == "1" {
 		if err := os.WriteFile(file, []byte(got.String()), 0o644); err != nil {
 			t.Fatal(err)
@@ -96,16 +100,23 @@ func TestFilesOfProc(t *testing.T) {
 		t.Errorf("memory: %v, %v", peak, err)
 	}
 	const snmp = "Ip: RcvbufErrors\nIp: 1\nUdp: InDatagrams RcvbufErrors SndbufErrors\nUdp: 10 20 30\nUdpLite: RcvbufErrors\n"
-	if drops, err := parseSocketDrops(snmp); err != nil || drops != 20 {
+	if value, err := parseSNMP(snmp, "Udp:", "RcvbufErrors"); err != nil || value != 20 {
+		t.Errorf("counter: %v, %v", value, err)
+	}
+	const sockets = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops\n" +
+		"  11: 0100007F:0035 00000000:0000 07 00000000:00000000 00:00000000 00000000   101        0 4711 2 0000000000000000 3\n" +
+		" 112: 0100007F:0036 00000000:0000 07 00000000:00000000 00:00000000 00000000   101        0 4712 2 0000000000000000 20\n"
+	if drops, err := parseSocketDrops(sockets, 4712); err != nil || drops != 20 {
 		t.Errorf("socket drops: %v, %v", drops, err)
 	}
 	for _, text := range []string{"", "1 (a", "1 (a) S 2", "cpu 1", "Udp: RcvbufErrors\n", "Udp: A\nUdp: 1\n"} {
 		_, e1 := parseProcessCPU(text)
 		_, e2 := parseMachineCPU(text)
-		_, e3 := parseSocketDrops(text)
+		_, e3 := parseSocketDrops(text, 1)
+		_, e5 := parseSNMP(text, "Udp:", "RcvbufErrors")
 		_, e4 := parseKB(text, "VmHWM:")
-		if e1 == nil || e2 == nil || e3 == nil || e4 == nil {
-			t.Errorf("%q: errors %v, %v, %v, %v, want four", text, e1, e2, e3, e4)
+		if e1 == nil || e2 == nil || e3 == nil || e4 == nil || e5 == nil {
+			t.Errorf("%q: errors %v, %v, %v, %v, %v, want five", text, e1, e2, e3, e4, e5)
 		}
 	}
 	// And this very machine's.
@@ -117,9 +128,6 @@ func TestFilesOfProc(t *testing.T) {
 	}
 	if peak, err := peakMemory(os.Getpid()); err != nil || peak < 1<<20 {
 		t.Errorf("%d, %v", peak, err)
-	}
-	if _, err := socketDrops(); err != nil {
-		t.Error(err)
 	}
 }
 
@@ -147,7 +155,13 @@ func TestAgentTCP(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := call[none](source, "tcp-send", tcpFlows{to, 3}, 0); err != nil {
+		if _, err := call[none](source, "tcp-connect", tcpFlows{To: to, Flows: 3}, 0); err != nil {
+			t.Fatal(err)
+		}
+		if count, err := call[int64](sink, "tcp-count", none{}, 0); err != nil || count != 0 {
+			t.Errorf("%d bytes before the start, %v", count, err)
+		}
+		if _, err := call[none](source, "tcp-start", none{}, 0); err != nil {
 			t.Fatal(err)
 		}
 		lab.Eventually(t, 10*time.Second, "bytes arrive", func() bool {
@@ -165,6 +179,22 @@ func TestAgentTCP(t *testing.T) {
 	}
 }
 
+func TestAgentCongestion(t *testing.T) {
+	source, sink := startedAgent(t), startedAgent(t)
+	to, err := call[netip.AddrPort](sink, "tcp-listen", loopback, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	flows := tcpFlows{To: to, Flows: 1, Congestion: "reno"} // every kernel has it, for everybody
+	if _, err := call[none](source, "tcp-connect", flows, 0); err != nil {
+		t.Error(err)
+	}
+	flows.Congestion = "nobodys"
+	if _, err := call[none](source, "tcp-connect", flows, 0); err == nil || !strings.Contains(err.Error(), "nobodys") {
+		t.Errorf("an unknown one: %v", err)
+	}
+}
+
 func TestAgentTellsOfLostFlows(t *testing.T) {
 	source, sink := startedAgent(t), startedAgent(t)
 	to, err := call[netip.AddrPort](sink, "tcp-listen", loopback, 0)
@@ -172,7 +202,10 @@ func TestAgentTellsOfLostFlows(t *testing.T) {
 		t.Fatal(err)
 	}
 	var load tcpLoad // not behind an agent, to see when it has noticed
-	if _, err := load.send(tcpFlows{to, 1}); err != nil {
+	if _, err := load.connect(tcpFlows{To: to, Flows: 1}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := load.start(none{}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := call[none](sink, "tcp-stop", none{}, 0); err != nil {
@@ -182,7 +215,7 @@ func TestAgentTellsOfLostFlows(t *testing.T) {
 	if _, err := load.stop(none{}); err == nil || !strings.Contains(err.Error(), "ended early") {
 		t.Errorf("error %v", err)
 	}
-	if _, err := call[none](source, "tcp-send", tcpFlows{to, 1}, 0); err == nil {
+	if _, err := call[none](source, "tcp-connect", tcpFlows{To: to, Flows: 1}, 0); err == nil {
 		t.Error("connected to nobody")
 	}
 }
@@ -203,7 +236,7 @@ func TestAgentUDP(t *testing.T) {
 		t.Fatal(err)
 	}
 	// Loopback loses none but at the socket, and the rate holds up to the last batch.
-	if limit := int64(2000*sent.Seconds) + udpBatch; sent.Packets < 1 || sent.Packets > limit || got.Packets+got.SocketDrops < sent.Packets {
+	if limit := int64(2000*sent.Seconds) + udpTrain; sent.Packets < 1 || sent.Packets > limit || got.Packets+got.SocketDrops < sent.Packets {
 		t.Errorf("sent %+v, received %+v", sent, got)
 	}
 	if _, err := call[udpReceived](sink, "udp-result", none{}, 0); err == nil {
@@ -213,7 +246,7 @@ func TestAgentUDP(t *testing.T) {
 
 func TestAgentRefuses(t *testing.T) {
 	a := startedAgent(t)
-	for op, args := range map[string]any{"fly": none{}, "ping": pingRun{}, "udp-send": udpFlow{}, "tcp-listen": 1} {
+	for op, args := range map[string]any{"fly": none{}, "requests-make": requestRun{}, "ping": pingRun{}, "udp-send": udpFlow{}, "tcp-listen": 1} {
 		if _, err := call[none](a, op, args, 0); err == nil || !strings.HasPrefix(err.Error(), op+":") {
 			t.Errorf("%s: error %v", op, err)
 		}

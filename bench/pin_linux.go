@@ -12,14 +12,14 @@ import (
 // cpuSet is a set of up to 1024 processors (sched_setaffinity(2)).
 type cpuSet [16]uint64
 
-// startPinned starts a command that runs on one of the processors this program may use, counted from 0 and around.
-func startPinned(cmd *exec.Cmd, core int) error {
+// startPinned starts a command that runs on some of the processors this program may use, counted from 0 and around.
+func startPinned(cmd *exec.Cmd, cores ...int) error {
 	started := make(chan error, 1)
 	go func() {
 		// The child takes the thread's processors over. The thread is not used again: it ends with its goroutine.
 		runtime.LockOSThread()
 		started <- func() error {
-			var all, one cpuSet
+			var all, some cpuSet
 			if err := affinity(syscall.SYS_SCHED_GETAFFINITY, &all); err != nil {
 				return err
 			}
@@ -29,9 +29,11 @@ func startPinned(cmd *exec.Cmd, core int) error {
 					usable = append(usable, cpu)
 				}
 			}
-			cpu := usable[core%len(usable)]
-			one[cpu/64] = 1 << (cpu % 64)
-			if err := affinity(syscall.SYS_SCHED_SETAFFINITY, &one); err != nil {
+			for _, core := range cores {
+				cpu := usable[core%len(usable)]
+				some[cpu/64] |= 1 << (cpu % 64)
+			}
+			if err := affinity(syscall.SYS_SCHED_SETAFFINITY, &some); err != nil {
 				return err
 			}
 			return cmd.Start()

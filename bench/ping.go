@@ -12,7 +12,8 @@ import (
 	"golang.org/x/net/ipv4"
 )
 
-// pingRun says what to ping and how often. The kernel answers, so no scheduling of a receiving program is in the time.
+// pingRun says what to ping and how often. The far kernel answers, and this one tells when the answer was there (SO_TIMESTAMPNS), so that
+// no program's wait for a processor is in the time but the daemons'.
 type pingRun struct {
 	To       netip.Addr // IPv4
 	Count    int
@@ -39,18 +40,20 @@ func ping(p pingRun) (pingResult, error) {
 	if p.Count < 1 || p.Count > maxPings || p.Interval <= 0 {
 		return pingResult{}, errors.New("ping: count or interval out of range")
 	}
-	conn, err := icmp.ListenPacket("ip4:icmp", "")
+	conn, err := net.ListenIP("ip4:icmp", nil)
 	if err != nil {
 		return pingResult{}, err
 	}
 	defer conn.Close()
+	if err := stampArrivals(conn); err != nil {
+		return pingResult{}, err
+	}
 	// Not the process's number alone: replies to the measurement before may still be on their way.
 	id := int(uint16(os.Getpid()) + uint16(pingID.Add(1)<<10))
-	sent := make([]atomic.Int64, p.Count) // nanoseconds since start; 0: not yet
-	start := time.Now()
+	sent := make([]atomic.Int64, p.Count) // nanoseconds since 1970, as the kernel stamps; 0: not yet
 	replies := make(chan []time.Duration, 1)
-	go func() { replies <- collectReplies(conn, start, id, sent) }()
-	err = sendRequests(conn, p, start, id, sent)
+	go func() { replies <- collectReplies(conn, id, sent) }()
+	err = sendRequests(conn, p, id, sent)
 	if err == nil {
 		err = conn.SetReadDeadline(time.Now().Add(p.Wait))
 	}
@@ -63,7 +66,7 @@ func ping(p pingRun) (pingResult, error) {
 	return pingResult{times, p.Count - len(times)}, nil
 }
 
-func sendRequests(conn *icmp.PacketConn, p pingRun, start time.Time, id int, sent []atomic.Int64) error {
+func sendRequests(conn *net.IPConn, p pingRun, id int, sent []atomic.Int64) error {
 	tick := time.NewTicker(p.Interval)
 	defer tick.Stop()
 	to := &net.IPAddr{IP: p.To.AsSlice()}
@@ -76,7 +79,7 @@ func sendRequests(conn *icmp.PacketConn, p pingRun, start time.Time, id int, sen
 		if err != nil {
 			return err
 		}
-		sent[seq].Store(max(1, time.Since(start).Nanoseconds()))
+		sent[seq].Store(time.Now().UnixNano())
 		if _, err := conn.WriteTo(request, to); err != nil {
 			return err
 		}
@@ -86,15 +89,19 @@ func sendRequests(conn *icmp.PacketConn, p pingRun, start time.Time, id int, sen
 
 // collectReplies returns the times of the first reply to each request, until there is one to each or the connection's
 // deadline passes.
-func collectReplies(conn *icmp.PacketConn, start time.Time, id int, sent []atomic.Int64) (times []time.Duration) {
+func collectReplies(conn *net.IPConn, id int, sent []atomic.Int64) (times []time.Duration) {
 	answered := make([]bool, len(sent))
+	control := make([]byte, 256)
 	for buf := make([]byte, 2048); len(times) < len(sent); {
-		n, _, err := conn.ReadFrom(buf)
+		n, controls, _, _, err := conn.ReadMsgIP(buf, control)
 		if err != nil {
 			return times
 		}
-		now := time.Since(start)
-		message, err := icmp.ParseMessage(1, buf[:n])
+		packet, err := ipv4.ParseHeader(buf[:n])
+		if err != nil || packet.Len > n {
+			continue
+		}
+		message, err := icmp.ParseMessage(1, buf[packet.Len:n])
 		if err != nil || message.Type != ipv4.ICMPTypeEchoReply {
 			continue
 		}
@@ -102,9 +109,10 @@ func collectReplies(conn *icmp.PacketConn, start time.Time, id int, sent []atomi
 		if !ok || echo.ID != id || echo.Seq >= len(sent) || answered[echo.Seq] {
 			continue
 		}
-		if at := sent[echo.Seq].Load(); at != 0 {
+		at, stamped := arrival(control[:controls])
+		if since := sent[echo.Seq].Load(); stamped && since != 0 {
 			answered[echo.Seq] = true
-			times = append(times, now-time.Duration(at))
+			times = append(times, time.Duration(at-since))
 		}
 	}
 	return times

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -21,6 +22,7 @@ type tcpLoad struct {
 
 	mu       sync.Mutex
 	conns    []*net.TCPConn
+	idle     []net.Conn // of these, those that are to send
 	errs     []error
 	stopping bool
 }
@@ -83,22 +85,65 @@ func (l *tcpLoad) receive(c net.Conn) {
 
 // tcpFlows says where to send.
 type tcpFlows struct {
-	To    netip.AddrPort
-	Flows int
+	To         netip.AddrPort
+	Flows      int
+	Congestion string // TCP congestion control; "": the machine's
+}
+
+const optionCongestion = 13 // TCP_CONGESTION, tcp(7)
+
+// dialer makes connections with the congestion control asked for. By the socket, as the kernel has a network namespace of its
+// own make only those its default that are allowed to everybody.
+func (f tcpFlows) dialer() *net.Dialer {
+	d := &net.Dialer{Timeout: connectTimeout}
+	if f.Congestion == "" {
+		return d
+	}
+	d.Control = func(_, _ string, c syscall.RawConn) (err error) {
+		if cerr := c.Control(func(fd uintptr) {
+			err = syscall.SetsockoptString(int(fd), syscall.IPPROTO_TCP, optionCongestion, f.Congestion)
+		}); cerr != nil {
+			return cerr
+		}
+		if err != nil {
+			return fmt.Errorf("TCP congestion control %q: %w", f.Congestion, err)
+		}
+		return nil
+	}
+	return d
 }
 
 // connectTimeout bounds the wait for a flow to be accepted.
 const connectTimeout = 20 * time.Second
 
-// send starts flows that send as much as they can, and returns once all are connected.
-func (l *tcpLoad) send(f tcpFlows) (none, error) {
+// connect makes flows, which do not send yet.
+func (l *tcpLoad) connect(f tcpFlows) (none, error) {
+	results := make(chan error, f.Flows)
+	dialer := f.dialer()
 	for range f.Flows {
-		c, err := net.DialTimeout("tcp", f.To.String(), connectTimeout)
-		if err != nil {
-			return none{}, err
-		}
-		conn := c.(*net.TCPConn)
-		l.add(conn)
+		go func() {
+			c, err := dialer.Dial("tcp", f.To.String())
+			if err == nil {
+				l.add(c.(*net.TCPConn))
+				l.mu.Lock()
+				l.idle = append(l.idle, c)
+				l.mu.Unlock()
+			}
+			results <- err
+		}()
+	}
+	var errs []error
+	for range f.Flows {
+		errs = append(errs, <-results)
+	}
+	return none{}, errors.Join(errs...)
+}
+
+// start has the flows that were made send as much as they can.
+func (l *tcpLoad) start(none) (none, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, conn := range l.idle {
 		l.working.Go(func() {
 			for buf := make([]byte, tcpBuffer); ; {
 				if _, err := conn.Write(buf); err != nil {
@@ -108,7 +153,25 @@ func (l *tcpLoad) send(f tcpFlows) (none, error) {
 			}
 		})
 	}
+	l.idle = nil
 	return none{}, nil
+}
+
+// end has the flows do nothing any more. They may be cut off from now on, as the other side is about to stop.
+func (l *tcpLoad) end(none) (none, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.halt()
+	return none{}, nil
+}
+
+// halt ends what the flows are at, with l.mu held. To close one waits for what is being done with it, which takes its turn among all
+// flows that are still running; this does not.
+func (l *tcpLoad) halt() {
+	l.stopping = true
+	for _, c := range l.conns {
+		_ = c.SetDeadline(time.Unix(1, 0))
+	}
 }
 
 // count returns how many bytes the flows have delivered to the receiving program so far.
@@ -118,7 +181,7 @@ func (l *tcpLoad) count(none) (int64, error) { return l.received.Load(), nil }
 // flow that ended before.
 func (l *tcpLoad) stop(none) (none, error) {
 	l.mu.Lock()
-	l.stopping = true
+	l.halt()
 	for _, c := range l.conns {
 		_ = c.SetLinger(0)
 		c.Close()
@@ -135,6 +198,6 @@ func (l *tcpLoad) stop(none) (none, error) {
 	if len(l.errs) > 0 {
 		err = fmt.Errorf("%d of the flows ended early: %w", len(l.errs), l.errs[0])
 	}
-	l.conns, l.errs, l.stopping = nil, nil, false
+	l.conns, l.idle, l.errs, l.stopping = nil, nil, nil, false
 	return none{}, err
 }

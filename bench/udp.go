@@ -3,94 +3,41 @@ package main
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
-
-	"golang.org/x/net/ipv4"
+	"unsafe"
 )
 
 const (
-	udpBatch       = 64      // datagrams per system call
-	udpReadBuffer  = 4 << 20 // bytes; the kernel grants what net.core.rmem_max allows
-	udpQuiet       = 300 * time.Millisecond
-	udpLongestRun  = 10 * time.Millisecond // a sender that fell behind makes up for no more than this
-	maxUDPDatagram = 2048
+	udpBatch = 128 // datagrams per system call
+	// udpReadBuffer is what the receiver asks for, in bytes. The kernel grants all of it to root, and otherwise what
+	// net.core.rmem_max allows.
+	udpReadBuffer = 64 << 20
+	udpQuiet      = 150 * time.Millisecond
+	// udpLook is how often a receiver looks what has come. One that waited in the kernel would have to be woken for every few
+	// datagrams, which costs it more than reading them does, and the daemon that delivers them too.
+	udpLook = time.Millisecond
+
+	optionReceiveBufferForce = 33 // SO_RCVBUFFORCE
 )
-
-// udpFlow says what a UDP sender offers.
-type udpFlow struct {
-	To       netip.AddrPort
-	Size     int // payload of each datagram, in bytes
-	Rate     int // datagrams per second; 0: as many as possible
-	Duration time.Duration
-}
-
-// udpSent is what a UDP sender did.
-type udpSent struct {
-	Packets int64
-	Seconds float64
-}
-
-// sendUDP sends datagrams for a time and returns.
-func sendUDP(f udpFlow) (sent udpSent, err error) {
-	if f.Size < 1 || f.Size > maxUDPDatagram {
-		return sent, fmt.Errorf("datagrams of %d bytes", f.Size)
-	}
-	conn, err := net.DialUDP("udp4", nil, net.UDPAddrFromAddrPort(f.To))
-	if err != nil {
-		return sent, err
-	}
-	defer conn.Close()
-	batch := ipv4.NewPacketConn(conn)
-	messages := make([]ipv4.Message, udpBatch)
-	payload := make([]byte, f.Size)
-	for i := range messages {
-		messages[i].Buffers = [][]byte{payload}
-	}
-	start := time.Now()
-	origin := start // from where the rate is counted: later than start when time was lost
-	var due int64   // since origin
-	for {
-		elapsed := time.Since(start)
-		if elapsed >= f.Duration {
-			sent.Seconds = elapsed.Seconds()
-			return sent, nil
-		}
-		if f.Rate > 0 {
-			since := time.Since(origin)
-			at := time.Duration(float64(due) / float64(f.Rate) * float64(time.Second))
-			if at > since {
-				time.Sleep(at - since)
-				continue
-			}
-			if since-at > udpLongestRun {
-				origin, due = time.Now().Add(-udpLongestRun), 0
-			}
-		}
-		n, err := batch.WriteBatch(messages, 0)
-		// A full queue of the device is the loss that is measured, told to the sender.
-		if err != nil && !errors.Is(err, syscall.ENOBUFS) {
-			return sent, err
-		}
-		if err != nil {
-			n = max(n, 1)
-		}
-		sent.Packets += int64(n)
-		due += int64(n)
-	}
-}
 
 // udpSink receives datagrams and counts them.
 type udpSink struct {
-	conn     *net.UDPConn
-	dropped  int64 // by full sockets of this host, before the start
-	received chan udpReceived
-	arrival  chan struct{} // has an element when something came
+	fd      int // while open
+	open    bool
+	inode   uint64
+	packets atomic.Int64
+	first   time.Time    // written by the receiving goroutine, read when that has ended
+	last    atomic.Int64 // nanoseconds since base
+	base    time.Time
+	ending  atomic.Bool
+	ended   chan error
 }
 
 // udpReceived is what arrived.
@@ -98,111 +45,174 @@ type udpReceived struct {
 	Packets     int64
 	Seconds     float64 // from the first to the last
 	SocketDrops int64   // delivered by the tunnel but lost here, as the receiver's socket was full
+	CPUSeconds  float64 // of this process so far
 }
 
-// listen receives what comes to an address, and returns it with the port filled in.
+// listen receives what comes to an IPv4 address, and returns it with the port filled in.
 func (s *udpSink) listen(addr netip.AddrPort) (netip.AddrPort, error) {
-	if s.conn != nil {
+	if s.open {
 		return addr, errors.New("listening already")
 	}
-	conn, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(addr))
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_DGRAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
+		return addr, fmt.Errorf("socket: %w", err)
+	}
+	bound, err := s.prepare(fd, addr)
+	if err != nil {
+		syscall.Close(fd)
 		return addr, err
 	}
-	if err := conn.SetReadBuffer(udpReadBuffer); err != nil {
-		conn.Close()
-		return addr, err
-	}
-	if s.dropped, err = socketDrops(); err != nil {
-		conn.Close()
-		return addr, err
-	}
-	s.conn, s.received, s.arrival = conn, make(chan udpReceived, 1), make(chan struct{}, 1)
-	go s.receive(conn, s.received, s.arrival)
-	return conn.LocalAddr().(*net.UDPAddr).AddrPort(), nil
+	s.fd, s.open, s.base, s.first = fd, true, time.Now(), time.Time{}
+	s.packets.Store(0)
+	s.last.Store(0)
+	s.ending.Store(false)
+	s.ended = make(chan error, 1)
+	go func() { s.ended <- s.receive(fd) }()
+	return bound, nil
 }
 
-// receive counts until the socket is closed.
-func (s *udpSink) receive(conn *net.UDPConn, result chan<- udpReceived, arrival chan<- struct{}) {
-	batch := ipv4.NewPacketConn(conn)
-	messages := make([]ipv4.Message, udpBatch)
-	for i := range messages {
-		messages[i].Buffers = [][]byte{make([]byte, maxUDPDatagram)}
+// prepare sets the socket up and binds it.
+func (s *udpSink) prepare(fd int, addr netip.AddrPort) (bound netip.AddrPort, err error) {
+	if err := syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, optionReceiveBufferForce, udpReadBuffer); err != nil {
+		if err := syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_RCVBUF, udpReadBuffer); err != nil {
+			return addr, fmt.Errorf("receive buffer: %w", err)
+		}
 	}
-	var got udpReceived
-	var first, last time.Time
+	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Port: int(addr.Port()), Addr: addr.Addr().As4()}); err != nil {
+		return addr, fmt.Errorf("bind %v: %w", addr, err)
+	}
+	name, err := syscall.Getsockname(fd)
+	if err != nil {
+		return addr, fmt.Errorf("name of the socket: %w", err)
+	}
+	own := name.(*syscall.SockaddrInet4)
+	var about syscall.Stat_t
+	if err := syscall.Fstat(fd, &about); err != nil {
+		return addr, fmt.Errorf("stat the socket: %w", err)
+	}
+	s.inode = about.Ino
+	return netip.AddrPortFrom(netip.AddrFrom4(own.Addr), uint16(own.Port)), nil
+}
+
+// receivedMessage is struct mmsghdr of recvmmsg(2).
+type receivedMessage struct {
+	header syscall.Msghdr
+	length uint32
+}
+
+// receive counts until it is told to end. It looks at the first bytes of a datagram only: what the tunnel carried need not be
+// copied out of the kernel as well.
+func (s *udpSink) receive(fd int) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	defer beforeDaemons()()
+	messages := make([]receivedMessage, udpBatch)
+	vectors := make([]syscall.Iovec, udpBatch)
+	var beginning [8]byte
+	for i := range messages {
+		vectors[i].Base = &beginning[0]
+		vectors[i].SetLen(len(beginning))
+		messages[i].header.Iov, messages[i].header.Iovlen = &vectors[i], 1
+	}
+	look := syscall.NsecToTimespec(int64(udpLook))
 	for {
-		n, err := batch.ReadBatch(messages, 0)
-		if err != nil {
-			got.Seconds = last.Sub(first).Seconds()
-			result <- got
-			return
-		}
-		last = time.Now()
-		if got.Packets == 0 {
-			first = last
-		}
-		got.Packets += int64(n)
-		select {
-		case arrival <- struct{}{}:
+		n, _, errno := syscall.Syscall6(syscall.SYS_RECVMMSG, uintptr(fd), uintptr(unsafe.Pointer(&messages[0])), udpBatch,
+			syscall.MSG_DONTWAIT, 0, 0)
+		switch errno {
+		case 0:
+		case syscall.EAGAIN:
+			if s.ending.Load() {
+				return nil
+			}
+			_ = syscall.Nanosleep(&look, nil) // a signal ends it early
+			continue
+		case syscall.EINTR:
+			continue
 		default:
+			return fmt.Errorf("receive: %w", errno)
 		}
+		now := time.Now()
+		if s.first.IsZero() {
+			s.first = now
+		}
+		s.last.Store(int64(now.Sub(s.base)))
+		s.packets.Add(int64(n))
 	}
 }
 
 // result waits until nothing has come for a while, ends the sink and returns the counts.
-func (s *udpSink) result(none) (udpReceived, error) {
-	if s.conn == nil {
-		return udpReceived{}, errors.New("not listening")
+func (s *udpSink) result(none) (got udpReceived, err error) {
+	if !s.open {
+		return got, errors.New("not listening")
 	}
-	for quiet := time.NewTimer(udpQuiet); ; {
-		select {
-		case <-s.arrival:
-			quiet.Reset(udpQuiet)
-			continue
-		case <-quiet.C:
+	began := time.Now()
+	for {
+		idle := min(time.Since(began), time.Since(s.base)-time.Duration(s.last.Load()))
+		if idle >= udpQuiet {
+			break
 		}
-		break
+		time.Sleep(udpQuiet - idle)
 	}
-	s.close()
-	got := <-s.received
-	drops, err := socketDrops()
-	got.SocketDrops = drops - s.dropped
-	return got, err
+	drops, err := socketDrops(s.inode)
+	err = errors.Join(err, s.close())
+	got.Packets, got.SocketDrops = s.packets.Load(), drops
+	if !s.first.IsZero() {
+		got.Seconds = (time.Duration(s.last.Load()) - s.first.Sub(s.base)).Seconds()
+	}
+	cpu, cerr := ownCPU()
+	got.CPUSeconds = cpu.Seconds()
+	return got, errors.Join(err, cerr)
 }
 
-func (s *udpSink) close() {
-	if s.conn != nil {
-		s.conn.Close()
-		s.conn = nil
+// close ends the sink, if it is open, and returns what kept it from receiving.
+func (s *udpSink) close() error {
+	if !s.open {
+		return nil
 	}
+	s.open = false
+	s.ending.Store(true)
+	err := <-s.ended
+	return errors.Join(err, syscall.Close(s.fd))
 }
 
-// socketDrops returns how many datagrams this namespace's sockets had no room for.
-func socketDrops() (int64, error) {
-	text, err := os.ReadFile("/proc/net/snmp")
+// socketDrops returns how many datagrams a socket of this namespace had no room for. Other sockets, as the daemon's own, are not
+// in it.
+func socketDrops(inode uint64) (int64, error) {
+	// Not /proc/net, which is the first thread's: it may be in another namespace.
+	text, err := os.ReadFile("/proc/thread-self/net/udp")
 	if err != nil {
 		return 0, err
 	}
-	return parseSocketDrops(string(text))
+	return parseSocketDrops(string(text), inode)
 }
 
-// parseSocketDrops reads RcvbufErrors from two lines that begin with "Udp:", one of names and one of values.
-func parseSocketDrops(snmp string) (int64, error) {
+// parseSocketDrops reads the last column, which is of drops, of a line of /proc/net/udp; the tenth is the inode.
+func parseSocketDrops(sockets string, inode uint64) (int64, error) {
+	for line := range strings.Lines(sockets) {
+		fields := strings.Fields(line)
+		if len(fields) == 13 && fields[9] == strconv.FormatUint(inode, 10) {
+			return strconv.ParseInt(fields[12], 10, 64)
+		}
+	}
+	return 0, fmt.Errorf("/proc/net/udp: no socket %d", inode)
+}
+
+// parseSNMP reads a counter from two lines of one beginning, the first of names and the second of values.
+func parseSNMP(snmp, beginning, counter string) (int64, error) {
 	var names []string
 	for line := range strings.Lines(snmp) {
 		fields := strings.Fields(line)
 		switch {
-		case len(fields) == 0 || fields[0] != "Udp:":
+		case len(fields) == 0 || fields[0] != beginning:
 		case names == nil:
 			names = fields
 		default:
 			for i, name := range names {
-				if name == "RcvbufErrors" && i < len(fields) {
+				if name == counter && i < len(fields) {
 					return strconv.ParseInt(fields[i], 10, 64)
 				}
 			}
 		}
 	}
-	return 0, errors.New("/proc/net/snmp: no RcvbufErrors")
+	return 0, fmt.Errorf("/proc/net/snmp: no %s", counter)
 }

@@ -4,26 +4,51 @@ import (
 	"cmp"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"time"
 
 	"culvert/crypto"
+	"culvert/setup/spec"
 )
 
 // Bounds on what a configuration file may hold. A file beyond one of them is refused with an error that names it.
 const (
-	MaxFileSize   = 1 << 20 // bytes of a configuration file
+	MaxFileSize   = 4 << 20 // bytes of a configuration file
 	MaxKeyFile    = 4096    // bytes of a key file
 	MaxTunnels    = 64      // tunnels in one file
-	MaxPeers      = 8192    // peers of one tunnel
+	MaxPeers      = 16384   // peers of one tunnel
 	MaxAddresses  = 256     // addresses of one tunnel
 	MaxAllowedIPs = 65536   // allowed IPs of one tunnel, over all its peers
+	MaxMACs       = 4096    // pinned MAC addresses of one tunnel, over all its peers
+	MaxLearned    = 65536   // MAC addresses learned of one peer, as configured
+	MaxQueues     = 16      // queues of one tunnel's device
 	MaxEndpoints  = 8       // endpoints of one peer
 	MaxDNS        = 64      // name servers of one tunnel, and as many search domains
+	MaxExcept     = 64      // networks that a tunnel does not take
 	MaxHooks      = 64      // commands per kind of hook
 	MaxHookSize   = 4096    // bytes of one hook's command
+	MaxNetns      = 1024    // namespaces declared in one file
+	MaxLinks      = 4096    // links declared in one file, tunnels aside
+	MaxPorts      = 1024    // ports of one bridge (the kernel's bound, BR_MAX_PORTS), bond or team
+	MaxTargets    = 16      // targets of a bond's ARP or ND monitor (the kernel's bound), and link watches of a team
+	MaxSources    = 4096    // MAC addresses that one macvlan takes frames from
+	MaxRoutes     = 4096    // routes of one link, and those beside the links
+	MaxRules      = 4096    // policy rules
+	MaxNAT        = 256     // masquerades, and sources of one
+	MaxSysctls    = 256     // settings of the kernel
+	MaxShaping    = 4096    // shaped devices
+	MaxXConnects  = 2048    // cross-connected pairs
+	MaxServices   = 256     // services
+	MaxArguments  = 1024    // ranges, hosts or options of one service
 	MaxDepth      = 16      // nested mappings and sequences in YAML
 	MaxErrors     = 100     // errors reported for one file; one more says that the rest is left out
+)
+
+// The nice values there are (sched(7)).
+const (
+	MinNice = -20
+	MaxNice = 19
 )
 
 // A Position is a place in a configuration file. Line and Column count from 1, Column in characters. Line 0 stands for
@@ -47,11 +72,20 @@ type File struct {
 	Path     string   // as given to Load
 	Format   Format   // what the file was written in
 	Instance string   // the file's name without extension unless the file says otherwise
-	Tunnels  []Tunnel // in file order; exactly one for a wg-quick file
+	Nice     *int     // the daemon's nice value, MinNice to MaxNice; nil where the file says nothing
+	Tunnels  []Tunnel // in file order; exactly one for a wg-quick file, and maybe none where Setup declares anything
+	// Setup is the network around the tunnels, each of which is a link of it. It is valid where DeclaresSetup.
+	Setup    spec.Spec
 	Warnings []*Error // what is odd without being wrong, in file order
 
+	declares bool       // any key of the setup layer
 	source   *source    // for ErrorAt
 	comments []Position // of a wg-quick file, for ImportWGQuick
+}
+
+// DeclaresSetup reports whether the file says anything about the network around its tunnels, or what they do to their machine.
+func (f *File) DeclaresSetup() bool {
+	return f.declares || slices.ContainsFunc(f.Setup.Links, func(l spec.Link) bool { return l.Client != nil || l.Serves != nil })
 }
 
 // Format is the language of a configuration file.
@@ -62,7 +96,7 @@ const (
 	FormatWGQuick Format = "wg-quick"
 )
 
-// Mode is what a tunnel carries. Only ModeTun is accepted in this version.
+// Mode is what a tunnel carries.
 type Mode string
 
 const (
@@ -82,7 +116,9 @@ const (
 type Tunnel struct {
 	Name string // the device's name: 1 to 15 of the characters A-Z a-z 0-9 _ = + . -
 	Pos  Position
-	Mode Mode
+
+	Mode    Mode
+	ModePos Position // the zero Position where it is not given
 
 	Wire    Wire // of the peers that have none of their own
 	WirePos Position
@@ -93,13 +129,17 @@ type Tunnel struct {
 	Listen    uint16 // UDP port; 0 lets the kernel pick one
 	ListenPos Position
 
+	TCP TCP // where it accepts peers that UDP does not reach
+
 	PrivateKey     crypto.PrivateKey
 	PrivateKeyFile string // the file as named in the configuration; empty where a wg-quick file holds the key itself
 	PrivateKeyPos  Position
 
 	Addresses []Prefix // with host bits, in file order, each once
-	MTU       int      // bytes of an inner packet, 576 (1280 where the tunnel carries IPv6) to 65535; 0 is auto
+	MTU       int      // bytes of an inner packet, 576 (1280 where the tunnel carries IPv6) to 65535 (65513 in a frame); 0 is auto
 	MTUPos    Position
+	Queues    int // of the device, and workers each way, 1 to MaxQueues; 0 is auto
+	QueuesPos Position
 
 	FwMark    FwMark
 	FwMarkPos Position
@@ -108,6 +148,20 @@ type Tunnel struct {
 
 	DNS   DNS
 	Hooks Hooks
+
+	FullTunnel    Families // whose every packet goes into the tunnel
+	FullTunnelPos Position
+	Except        []Prefix // networks that are reached without it, masked
+	KillSwitch    bool     // nothing leaves the machine but by the tunnel
+	KillSwitchPos Position
+	Mark          uint32 // what its datagrams carry: FwMark's, or one that was picked; 0 is none
+
+	MAC         MAC // of the interface of a tap tunnel; zero is the kernel's choice
+	MACPos      Position
+	Switch      Switch // of a tap tunnel
+	KeepCarrier bool   // of a tap tunnel's interface: it is on whether or not a peer is reached
+
+	Server *Server // nil where nobody can join; of a tunnel of IP packets alone
 
 	SaveConfig    bool // of wg-quick files alone
 	SaveConfigPos Position
@@ -144,10 +198,30 @@ type Peer struct {
 	PresharedKeyPos  Position
 
 	Endpoints  []Endpoint // to be tried in this order; none waits for the peer to call
-	AllowedIPs []Prefix   // masked, in file order, each given to one peer only
+	TCP        []Endpoint // where it is dialled when UDP does not get through, in this order; none: nowhere
+	TCPText    string     // as written: a port, or host:port
+	TCPPos     Position   // the zero Position where it is not given
+	AllowedIPs []Prefix   // masked, in file order, each given to one peer only; none in a tap tunnel
 
 	Keepalive    time.Duration // whole seconds up to 65535 s; 0 is off
-	KeepalivePos Position
+	KeepalivePos Position      // the zero Position where it is not given
+
+	Pull      bool     // the peer is a server, which says what to set up here
+	PullPos   Position // the zero Position where it is not given
+	Accept    Accept   // of what it says
+	AcceptPos Position
+
+	Access *Access // nil: everything that its allowed IPs, or its part of the switch, let it
+
+	Invited bool // the end of an invitation, which no file names: it carries nothing
+
+	// Of a tap tunnel's peer.
+	Spoke      bool      // frames from it are sent on to the other peers
+	MACs       []Station // the only source addresses accepted from it, in file order; none is any
+	MaxMACs    int       // addresses learned of it, 1 to MaxLearned; 0 is the default
+	MaxMACsPos Position
+	VLANs      VLANs
+	Limits     Limits
 }
 
 // A Prefix is an address or network with its place in the file.
@@ -194,9 +268,11 @@ func (t Table) Auto() bool { return !t.Off && t.Number == 0 }
 
 // DNS is what to resolve names with while the tunnel is up. Pos is the zero Position where neither is configured.
 type DNS struct {
-	Servers []netip.Addr
-	Search  []string
-	Pos     Position
+	Servers  []netip.Addr
+	Domains  []string // asked of Servers, with all below them; a ~ in front: not for completing names; "~.", and none: all
+	Search   []string // for completing names
+	Resolver string   // who is told: one of [spec.Resolvers], or ""
+	Pos      Position
 }
 
 // Hooks are shell commands run around a tunnel's going up and down, each list in file order.

@@ -102,6 +102,11 @@ type report struct {
 	errs     Errors
 	more     int // errors beyond maxCollected, which are only counted
 	warnings []*Error
+
+	// Of a YAML file that is parsed in parts.
+	entries int              // of a part; 0: the file is parsed as one
+	cuts    map[int]*cutting // not read yet
+	above   int              // lines of the file in front of the text that is being read
 }
 
 const maxCollected = 10 * MaxErrors
@@ -132,8 +137,9 @@ func (r *report) warn(pos Position, hint, format string, args ...any) {
 func (r *report) finish() (Errors, []*Error) {
 	errs, warnings := inOrder(slices.Clone(r.errs)), inOrder(slices.Clone(r.warnings))
 	if n := len(errs) + r.more; n > MaxErrors {
-		rest := &Error{Pos: errs[MaxErrors].Pos, Message: fmt.Sprintf("and %d more errors from here on", n-MaxErrors)}
-		errs = append(errs[:MaxErrors:MaxErrors], rest)
+		kept := min(MaxErrors, len(errs)) // fewer where the rest was counted alone
+		rest := &Error{Pos: errs[min(kept, len(errs)-1)].Pos, Message: fmt.Sprintf("and %d more errors from here on", n-kept)}
+		errs = append(errs[:kept:kept], rest)
 	}
 	for _, e := range slices.Concat(errs, warnings) {
 		r.src.quote(e)

@@ -4,13 +4,68 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/base64"
+	"io"
 	"os"
 	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
 	"unicode/utf8"
+
+	"culvert/setup/spec"
 )
+
+// checkSetup checks that what was read of the network is valid, and that each part of it knows its place in the file.
+func checkSetup(t *testing.T, text []byte, f *File) {
+	t.Helper()
+	if !f.DeclaresSetup() {
+		return
+	}
+	if errs := f.Setup.Validate(); len(errs) > 0 {
+		t.Fatalf("what was accepted is not valid: %v", errs)
+	}
+	lines := newSource("", text).lines
+	inside := func(path string, o spec.Origin) {
+		if o.Line < 1 || o.Line > len(lines) || o.Column < 1 || o.Column > utf8.RuneCountInString(lines[o.Line-1])+1 {
+			t.Fatalf("%s is said at %v, outside of the file", path, o)
+		}
+	}
+	parts := 0
+	var walk func(v reflect.Value)
+	walk = func(v reflect.Value) {
+		switch v.Kind() {
+		case reflect.Pointer:
+			if !v.IsNil() {
+				walk(v.Elem())
+			}
+		case reflect.Slice:
+			for i := range v.Len() {
+				walk(v.Index(i))
+			}
+		case reflect.Struct:
+			if p, ok := v.Interface().(spec.Place); ok {
+				parts++
+				if p.Path == "" {
+					t.Fatalf("a part of %v has no path", p.Origin)
+				}
+				inside(p.Path, p.Origin)
+				for field, o := range p.Fields {
+					inside(p.Key(field), o)
+				}
+				return
+			}
+			for i := range v.NumField() {
+				if v.Type().Field(i).IsExported() {
+					walk(v.Field(i))
+				}
+			}
+		}
+	}
+	walk(reflect.ValueOf(f.Setup))
+	if parts < len(f.Setup.Links) {
+		t.Fatalf("%d places for %d links", parts, len(f.Setup.Links))
+	}
+}
 
 // fakeSecret stands for any key file: its key is made from its name.
 func fakeSecret(path string) ([]byte, *problem, error) {
@@ -25,25 +80,63 @@ func bare(f *File) *File {
 		t.Pos, t.ListenPos, t.PrivateKeyPos, t.MTUPos, t.FwMarkPos, t.TablePos, t.SaveConfigPos =
 			Position{}, Position{}, Position{}, Position{}, Position{}, Position{}, Position{}
 		t.WirePos, t.PostQuantumPos = Position{}, Position{}
-		t.DNS.Pos = Position{}
+		t.ModePos, t.QueuesPos, t.MACPos = Position{}, Position{}, Position{}
+		t.DNS.Pos, t.TCP.Pos = Position{}, Position{}
+		t.FullTunnelPos, t.KillSwitchPos, t.Mark, t.Except = Position{}, Position{}, 0, barePrefixes(t.Except)
 		t.Addresses = barePrefixes(t.Addresses)
 		t.Hooks = Hooks{bareHooks(t.Hooks.PreUp), bareHooks(t.Hooks.PostUp), bareHooks(t.Hooks.PreDown), bareHooks(t.Hooks.PostDown)}
 		var peers []Peer
 		for _, p := range t.Peers {
 			p.Pos, p.PublicKeyPos, p.PresharedKeyPos, p.KeepalivePos = Position{}, Position{}, Position{}, Position{}
-			p.WirePos, p.PostQuantumPos = Position{}, Position{}
+			p.WirePos, p.PostQuantumPos, p.TCPPos = Position{}, Position{}, Position{}
+			for k := range p.TCP {
+				p.TCP[k].Pos = Position{}
+			}
 			p.AllowedIPs = barePrefixes(p.AllowedIPs)
+			p.MaxMACsPos, p.VLANs.Pos = Position{}, Position{}
+			var macs []Station
+			for _, m := range p.MACs {
+				macs = append(macs, Station{MAC: m.MAC})
+			}
+			p.MACs = macs
 			var ends []Endpoint
 			for _, e := range p.Endpoints {
 				ends = append(ends, Endpoint{Host: e.Host, Port: e.Port})
 			}
 			p.Endpoints = ends
+			p.Access = bareAccess(p.Access)
 			peers = append(peers, p)
 		}
 		t.Peers = peers
 		out.Tunnels = append(out.Tunnels, t)
 	}
 	return out
+}
+
+func bareAccess(a *Access) *Access {
+	if a == nil {
+		return nil
+	}
+	out := *a
+	out.Place, out.Expires, out.Rules, out.Schedule = spec.Place{}, a.Expires.UTC(), nil, append([]AccessWindow(nil), a.Schedule...)
+	for i := range out.Schedule {
+		out.Schedule[i].Place = spec.Place{}
+	}
+	match := func(m *AccessMatch) *AccessMatch {
+		if m == nil {
+			return nil
+		}
+		c := *m
+		c.Place = spec.Place{}
+		return &c
+	}
+	for _, r := range a.Rules {
+		out.Rules = append(out.Rules, AccessRule{match(r.Allow), match(r.Deny)})
+	}
+	if reflect.DeepEqual(out, Access{}) { // which is written as its default
+		out.Default = "allow"
+	}
+	return &out
 }
 
 func barePrefixes(ps []Prefix) (out []Prefix) {
@@ -65,7 +158,10 @@ func asWGQuick(f *File, name string) *File {
 	out := bare(f)
 	out.Instance, out.Tunnels = name, out.Tunnels[:1]
 	t := &out.Tunnels[0]
-	t.Name, t.PrivateKeyFile, t.Wire = name, "", WireWireGuard
+	t.Name, t.PrivateKeyFile, t.Wire, t.Queues = name, "", WireWireGuard, 0
+	t.FullTunnel, t.Except, t.KillSwitch = Families{}, nil, false
+	search, _ := t.DNS.wgQuick()
+	t.DNS = DNS{Servers: t.DNS.Servers, Search: search}
 	for i := range t.Peers {
 		t.Peers[i].Name, t.Peers[i].PresharedKeyFile = "", ""
 	}
@@ -117,6 +213,7 @@ func checkPlaces(t *testing.T, text []byte, f *File) {
 		}
 		wantAt(tunnel.WirePos, string(tunnel.Wire))
 		wantAt(tunnel.PostQuantumPos, "required")
+		wantAt(tunnel.ModePos, string(tunnel.Mode))
 		for _, p := range tunnel.Peers {
 			wantAt(p.WirePos, string(p.Wire))
 			wantAt(p.PostQuantumPos, "required")
@@ -127,6 +224,9 @@ func checkPlaces(t *testing.T, text []byte, f *File) {
 			}
 			for _, a := range p.AllowedIPs {
 				at(a.Pos)
+			}
+			for _, m := range p.MACs {
+				at(m.Pos)
 			}
 		}
 		for _, a := range tunnel.Addresses {
@@ -196,6 +296,7 @@ func addFiles(f *testing.F, pattern string) {
 func FuzzYAML(f *testing.F) {
 	addFiles(f, "testdata/errors/*.yaml")
 	addFiles(f, "testdata/good/*.yaml")
+	addFiles(f, "../examples/*.yaml")
 	f.Fuzz(func(t *testing.T, text []byte) {
 		if len(text) > 1<<16 {
 			return // the lexer's and parser's bounds have their own tests
@@ -208,6 +309,21 @@ func FuzzYAML(f *testing.F) {
 			return
 		}
 		checkPlaces(t, text, file)
+		checkSetup(t, text, file)
+		if file.declares {
+			if WriteYAML(io.Discard, file) == nil {
+				t.Fatal("a file is written without its network")
+			}
+			return
+		}
+		for i := range file.Tunnels {
+			if file.Tunnels[i].serves() {
+				if WriteYAML(io.Discard, file) == nil {
+					t.Fatal("a file is written without its server")
+				}
+				return
+			}
+		}
 		rewriteYAML(t, file)
 		rewriteWGQuick(t, file)
 	})

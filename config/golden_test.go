@@ -1,14 +1,13 @@
 package config
 
 import (
-	"flag"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-)
 
-var update = flag.Bool("update", false, "write the golden files anew")
+	"culvert/internal/golden"
+)
 
 // TestGolden compares the errors and warnings of each file in testdata/errors and testdata/good, as people see them.
 func TestGolden(t *testing.T) {
@@ -40,20 +39,7 @@ func TestGolden(t *testing.T) {
 				if good := filepath.Base(filepath.Dir(path)) == "good"; good == (len(errs) > 0) {
 					t.Errorf("accepted: %v", !good)
 				}
-				golden := path + ".txt"
-				if *update {
-					if err := os.WriteFile(golden, []byte(got.String()), 0o644); err != nil {
-						t.Fatal(err)
-					}
-					return
-				}
-				want, err := os.ReadFile(golden)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if got.String() != string(want) {
-					t.Errorf("errors differ from %s; they are now\n%s", golden, got.String())
-				}
+				golden.Check(t, path+".txt", got.String())
 			})
 		}
 	}

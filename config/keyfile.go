@@ -39,6 +39,28 @@ func readSecret(path string) ([]byte, *problem, error) {
 	return text, nil, nil
 }
 
+// readPublic reads a file that is no secret: a certificate.
+func readPublic(path string) ([]byte, *problem, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOCTTY|syscall.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, wrong("", "the certificate file %s cannot be opened: %v", quotePath(path), cause(err)), err
+	}
+	defer f.Close()
+	fi, err := f.Stat()
+	if err != nil || !fi.Mode().IsRegular() {
+		return nil, wrong("name a plain file that holds the certificate", "the certificate file %s is not a regular file", quotePath(path)), err
+	}
+	text, err := io.ReadAll(io.LimitReader(f, MaxCertificateFile+1))
+	if err != nil {
+		return nil, wrong("", "the certificate file %s cannot be read: %v", quotePath(path), cause(err)), err
+	}
+	if len(text) > MaxCertificateFile {
+		return nil, wrong("name a file that holds a certificate and its chain, and nothing else", "the certificate file %s is larger than %d bytes",
+			quotePath(path), MaxCertificateFile), nil
+	}
+	return text, nil, nil
+}
+
 func openProblem(path string, err error) *problem {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):

@@ -8,7 +8,7 @@ import (
 
 // Hostile files of the largest size: each is refused before a parser that recurses or takes quadratic time sees it.
 func TestYAMLBounds(t *testing.T) {
-	fill := func(s string) string { return strings.Repeat(s, MaxFileSize/len(s)) }
+	fill := func(s string) string { return strings.Repeat(s, maxPiece/len(s)-100) }
 	var keys, nested strings.Builder
 	for i := range maxSibling + 1 {
 		fmt.Fprintf(&keys, "k%d: 1\n", i)
@@ -22,7 +22,7 @@ func TestYAMLBounds(t *testing.T) {
 		"lists of lists":     {strings.Repeat("- ", 200_000), "nested deeper than 16"},
 		"keys within keys":   {strings.Repeat("? ", 200_000), "? keys are not accepted"},
 		"indented mappings":  {nested.String() + strings.Repeat(" ", MaxDepth+1) + "b: 1\n", "nested deeper than 16"},
-		"many keys":          {keys.String(), "more than 9192 keys"},
+		"many keys":          {keys.String(), "more than 17384 keys"},
 		"many elements":      {"a: [" + fill("1,") + "]", "too many parts"},
 		"many entries":       {"a:\n" + fill("- 1\n"), "too many parts"},
 		"long key":           {strings.Repeat("k", maxKey+1) + ": 1\n", "longer than 256 bytes"},
@@ -34,15 +34,20 @@ func TestYAMLBounds(t *testing.T) {
 		"tags":               {strings.Repeat("- !a x\n", 70_000), "tags are not accepted"},
 		"documents":          {strings.Repeat("---\na: 1\n", 1000), "second YAML document"},
 		"tunnels":            {"version: 1\ntunnels:\n" + numbered("  t%d: {private_key_file: k}\n", MaxTunnels+1), "more than 64 tunnels"},
-		"peers":              {"version: 1\ntunnels: {a: {private_key_file: k, peers: {" + keyed("p%d: {public_key: %s},", MaxPeers+1) + "}}}\n", "more than 8192 peers"},
+		"peers":              {"version: 1\ntunnels:\n  a:\n    private_key_file: k\n    peers:\n" + keyed("      p%d: {public_key: %s}\n", MaxPeers+1), "more than 16384 peers"},
 		"addresses":          {"version: 1\ntunnels: {a: {private_key_file: k, addresses: [" + numbered("\"fd00::%d/64\",", MaxAddresses+1) + "]}}\n", "more than 256 elements"},
 		"allowed IPs":        {allowed("version: 1\ntunnels:\n  a:\n    private_key_file: k\n    peers:\n", "      p%d: {public_key: %s, allowed_ips: [%s]}\n", ","), "more than 65536 allowed IPs"},
 		"endpoints":          {"version: 1\ntunnels: {a: {peers: {b: {endpoints: [" + numbered("\"h:%d\",", MaxEndpoints+1) + "]}}}}\n", "more than 8 elements"},
+		"pinned addresses":   {"version: 1\ntunnels: {a: {mode: tap, private_key_file: k, peers: {b: {public_key: " + madeKey(1) + ", macs: [" + madeMACs(0, MaxMACs+1) + "]}}}}\n", "more than 4096 elements"},
+		"pinned, all peers":  {"version: 1\ntunnels: {a: {mode: tap, private_key_file: k, peers: {b: {public_key: " + madeKey(1) + ", macs: [" + madeMACs(0, MaxMACs) + "]}, c: {public_key: " + madeKey(2) + ", macs: [" + madeMACs(MaxMACs, 1) + "]}}}}\n", "more than 4096 pinned MAC addresses"},
+		"VLANs":              {"version: 1\ntunnels: {a: {mode: tap, private_key_file: k, peers: {b: {public_key: " + madeKey(1) + ", vlan: {tagged: [" + numbered("%d,", maxVLAN+1) + "]}}}}}\n", "more than 4094 elements"},
+		"ranges of VLANs":    {"version: 1\ntunnels: {a: {mode: tap, private_key_file: k, peers: {b: {public_key: " + madeKey(1) + ", vlan: {tagged: [" + strings.Repeat("1-4094,", maxVLAN+1) + "]}}}}}\n", "more errors from here on"},
 		"name servers":       {"version: 1\ntunnels: {a: {dns: {servers: [" + numbered("\"fd00::%d\",", MaxDNS+1) + "]}}}\n", "more than 64 elements"},
 		"hooks":              {"version: 1\ntunnels: {a: {hooks: {pre_up: [" + numbered("c%d,", MaxHooks+1) + "]}}}\n", "more than 64 elements"},
 		"long hook":          {"version: 1\ntunnels: {a: {hooks: {pre_up: [" + strings.Repeat("c", MaxHookSize+1) + "]}}}\n", "longer than 4096 bytes"},
 		"errors":             {numbered("k%d: 1\n", MaxErrors+50), "and 52 more errors from here on"},
 		"errors of a lexer":  {strings.Repeat("- &a\n", 70_000), "more errors from here on"},
+		"peers on one line":  {"version: 1\ntunnels: {a: {private_key_file: k, peers: {" + keyed("p%d: {public_key: %s},", MaxPeers+1) + "}}}\n", "larger than 1048576 bytes without its peers"},
 		"comments and blank": {fill("# x\n\n"), "no configuration"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -62,7 +67,7 @@ func TestYAMLBounds(t *testing.T) {
 func TestWGQuickBounds(t *testing.T) {
 	const head = "[Interface]\nPrivateKey = yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk=\n"
 	for name, c := range map[string]struct{ text, part string }{
-		"peers":        {head + keyed("[Peer]\n#%d\nPublicKey=%s\n", MaxPeers+2), "more than 8192 peers"},
+		"peers":        {head + keyed("[Peer]\n#%d\nPublicKey=%s\n", MaxPeers+2), "more than 16384 peers"},
 		"addresses":    {head + numbered("Address = fd00::%d/64\n", MaxAddresses+1), "more than 256 values"},
 		"one line":     {head + "Address = " + numbered("fd00::%d/64 ", MaxAddresses+1), "more than 256 values"},
 		"name servers": {head + "DNS = " + numbered("fd00::%d ", MaxDNS+1), "more than 64 name servers"},
@@ -124,6 +129,15 @@ func keyed(format string, n int) string {
 func madeKey(i int) string {
 	text, _, _ := fakeSecret(fmt.Sprint(i))
 	return strings.TrimSpace(string(text))
+}
+
+// madeMACs makes n addresses, the first of which ends in the number from.
+func madeMACs(from, n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, "\"52:54:00:%02x:%02x:%02x\",", (from+i)>>16, (from+i)>>8&255, (from+i)&255)
+	}
+	return b.String()
 }
 
 // allowed makes peers with more allowed IPs than a tunnel may have.

@@ -6,8 +6,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
+
+	"culvert/setup/spec"
 )
 
 // Load reads and checks the configuration file at path: a wg-quick file where its name ends in .conf, YAML where it
@@ -16,7 +19,7 @@ import (
 //
 // Key files must be regular files, no symlinks, owned by the effective user or root, without any access for others.
 // So must be a wg-quick file with keys in it, except that the file itself may be reached through a symlink. A file with
-// hooks, which run as root, must have such an owner and be writable by nobody else.
+// hooks, which run as root, with services or with devices to hand over must have such an owner and be writable by nobody else.
 func Load(path string) (*File, error) {
 	text, fi, p, err := readConfig(path)
 	if p != nil {
@@ -38,6 +41,9 @@ func Load(path string) (*File, error) {
 		return nil, errs
 	}
 	f.Warnings = warnings
+	if f.Format == FormatWGQuick {
+		f.linkTunnels()
+	}
 	return f, nil
 }
 
@@ -75,6 +81,21 @@ func readConfig(path string) ([]byte, fs.FileInfo, *problem, error) {
 	return text, fi, nil, nil
 }
 
+// hooked reports whether a file holds commands.
+func hooked(f *File) bool {
+	for _, t := range f.Tunnels {
+		if len(t.Hooks.PreUp)+len(t.Hooks.PostUp)+len(t.Hooks.PreDown)+len(t.Hooks.PostDown) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// startsSomething reports whether a file has programs run with arguments of its own, or sockets and files made at paths of its own.
+func startsSomething(f *File) bool {
+	return len(f.Setup.Services) > 0 || slices.ContainsFunc(f.Setup.Links, func(l spec.Link) bool { return l.Handover != nil })
+}
+
 // exposed tells who else can read the secrets in a file or change the commands in it.
 func exposed(f *File, fi fs.FileInfo, secrets bool) []*problem {
 	if secrets {
@@ -83,19 +104,19 @@ func exposed(f *File, fi fs.FileInfo, secrets bool) []*problem {
 		}
 		return nil
 	}
-	hooks := 0
-	for _, t := range f.Tunnels {
-		hooks += len(t.Hooks.PreUp) + len(t.Hooks.PostUp) + len(t.Hooks.PreDown) + len(t.Hooks.PostDown)
-	}
-	if hooks == 0 {
-		return nil
+	what := "commands"
+	if !hooked(f) {
+		if !startsSomething(f) {
+			return nil
+		}
+		what = "services and sockets"
 	}
 	if p := ownedSafely(fi, "the file", f.Path); p != nil {
 		return []*problem{p}
 	}
 	if perm := fi.Mode().Perm(); perm&0o022 != 0 {
 		return []*problem{wrong("run: chmod go-w "+shellWord(f.Path),
-			"the file has mode %04o, so others than its owner can change the commands in it", perm)}
+			"the file has mode %04o, so others than its owner can change the %s in it", perm, what)}
 	}
 	return nil
 }

@@ -151,7 +151,7 @@ func TestLoadRefusesFiles(t *testing.T) {
 	writeFile(t, filepath.Join(dir, "x.toml"), "", 0o600)
 	refused(t, filepath.Join(dir, "x.toml"), "does not tell its format")
 	writeFile(t, filepath.Join(dir, "big.yaml"), strings.Repeat("#\n", MaxFileSize/2)+"#", 0o600)
-	refused(t, filepath.Join(dir, "big.yaml"), "larger than 1048576 bytes")
+	refused(t, filepath.Join(dir, "big.yaml"), "larger than 4194304 bytes")
 }
 
 func TestKeyFiles(t *testing.T) {

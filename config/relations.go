@@ -1,7 +1,6 @@
 package config
 
 import (
-	"errors"
 	"net/netip"
 
 	"culvert/crypto"
@@ -10,7 +9,7 @@ import (
 // relate checks what holds between the parts of f, whose values each have been checked before. Parts that could not be
 // read are missing or zero and are passed over.
 func (r *report) relate(f *File) {
-	ports := map[uint16]*Tunnel{}
+	ports, tcpPorts := map[uint16]*Tunnel{}, map[uint16]*Tunnel{}
 	addresses := map[netip.Addr]*Tunnel{}
 	for i := range f.Tunnels {
 		t := &f.Tunnels[i]
@@ -20,6 +19,15 @@ func (r *report) relate(f *File) {
 					"tunnel %s listens on port %d already (line %d)", hideKeys(other.Name), t.Listen, other.ListenPos.Line)
 			} else {
 				ports[t.Listen] = t
+			}
+		}
+		if at := t.TCP.Listen; at.Port() != 0 {
+			other, ok := tcpPorts[at.Port()]
+			if ok && (other.TCP.Listen.Addr().IsUnspecified() || at.Addr().IsUnspecified() || other.TCP.Listen == at) {
+				r.fail(t.TCP.Pos, "each tunnel needs a TCP port of its own",
+					"tunnel %s listens on TCP port %d already (line %d)", hideKeys(other.Name), at.Port(), other.TCP.Pos.Line)
+			} else if !ok {
+				tcpPorts[at.Port()] = t
 			}
 		}
 		for _, a := range t.Addresses {
@@ -67,7 +75,7 @@ func (r *report) relateTunnel(f *File, t *Tunnel) {
 			case !t.PrivateKey.IsZero() && p.PublicKey == self:
 				r.fail(p.PublicKeyPos, "put the far end's public key here",
 					"this is the public key of the tunnel itself, which cannot be its own peer")
-			case lowOrder(p.PublicKey):
+			case p.PublicKey.IsLowOrder():
 				r.fail(p.PublicKeyPos, "ask the far end for its public key again",
 					"this public key is of low order: no session with it could be secret")
 			}
@@ -75,7 +83,7 @@ func (r *report) relateTunnel(f *File, t *Tunnel) {
 				keys[p.PublicKey] = p
 			}
 		}
-		if len(p.AllowedIPs) == 0 {
+		if len(p.AllowedIPs) == 0 && t.Mode != ModeTap && !p.Pull {
 			r.warn(p.Pos, "", "peer %s has no allowed IPs, so no packet can be sent to it or taken from it", hideKeys(p.Name))
 		}
 		kept := p.AllowedIPs[:0]
@@ -102,6 +110,9 @@ func (r *report) relateTunnel(f *File, t *Tunnel) {
 			}
 		}
 		p.AllowedIPs = kept
+		if p.Access != nil {
+			r.relateAccess(p.Access)
+		}
 		ends := map[string]Position{}
 		for _, e := range p.Endpoints {
 			if first, ok := ends[e.String()]; ok {
@@ -110,7 +121,14 @@ func (r *report) relateTunnel(f *File, t *Tunnel) {
 			ends[e.String()] = e.Pos
 		}
 	}
-	r.relateWires(t)
+	r.relateTCP(t)
+	r.relateClient(t)
+	if t.Mode == ModeTap {
+		r.relateTap(t)
+	} else {
+		r.relateWires(t)
+	}
+	r.relateServer(t)
 	if six && t.MTU != 0 && t.MTU < 1280 {
 		r.fail(t.MTUPos, "write at least 1280, or auto, or take the IPv6 networks out",
 			"IPv6 needs an MTU of at least 1280 (RFC 8200 section 5), and this tunnel carries IPv6")
@@ -138,10 +156,4 @@ func (r *report) relateWires(t *Tunnel) {
 		r.fail(t.PostQuantumPos, `write "wire: culvert" if the peers run culvert, or take post_quantum out`,
 			"the tunnel's wire is wireguard (line %d), which has no post-quantum key exchange", t.WirePos.Line)
 	}
-}
-
-// lowOrder reports whether Diffie-Hellman with k gives zero whatever the private key. Any private key shows it.
-func lowOrder(k crypto.PublicKey) bool {
-	_, err := crypto.PrivateKey{0: 8, 31: 64}.DH(k)
-	return errors.Is(err, crypto.ErrLowOrder)
 }

@@ -1,8 +1,12 @@
 package config
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
-// otherNames maps what people write, having other programs in mind, to culvert's keys.
+// otherNames maps what people write, having other programs in mind, to culvert's keys: where there are several, to that which is known
+// in the place.
 var otherNames = map[string]string{
 	"port": "listen", "listen_port": "listen", "listenport": "listen",
 	"address": "addresses", "ip": "addresses", "ips": "addresses",
@@ -15,8 +19,13 @@ var otherNames = map[string]string{
 	"mark": "fwmark", "firewall_mark": "fwmark",
 	"nameservers": "servers", "dns_servers": "servers", "domains": "search", "search_domains": "search",
 	"preup": "pre_up", "postup": "post_up", "predown": "pre_down", "postdown": "post_down",
-	"peer": "peers", "tunnel": "tunnels", "interface": "tunnels", "interfaces": "tunnels", "name": "instance",
-	"type": "mode", "protocol": "wire",
+	"peer": "peers", "tunnel": "tunnels", "interface": "tunnels", "interfaces": "tunnels ports", "name": "instance",
+	"type": "mode", "protocol": "wire", "kind": "type", "slaves": "ports", "members": "ports", "via": "gateway", "dst": "to", "destination": "to",
+	"dev": "link parent", "lower": "parent", "base": "parent", "master": "ports", "namespace": "netns", "src": "source", "tag": "vid", "vlan_id": "vid", "id": "vid",
+	"uid": "owner", "gid": "group", "path_cost": "cost", "bridge_ports": "ports", "queue_len": "txqueuelen", "qlen": "txqueuelen", "ingress": "ingress_to",
+	"bandwidth": "rate", "leases": "lease_file", "ranges": "range", "dhcp_range": "range", "pref": "priority", "preference": "priority",
+	"mac_address": "mac", "hwaddr": "mac", "lladdr": "mac", "mac_addresses": "macs", "pinned": "macs", "max_addresses": "max_macs",
+	"vlans": "vlan", "bridge": "switch", "aging": "ageing ageing_time", "ageing_time": "ageing", "storm_control": "limits", "hub": "spoke",
 }
 
 // suggest finds the known key that was most likely meant by key, or "".
@@ -25,11 +34,9 @@ func suggest(key string, known []string) string {
 		return ""
 	}
 	plain := strings.ToLower(strings.NewReplacer("-", "_", " ", "_", ".", "_").Replace(key))
-	if other, ok := otherNames[plain]; ok {
-		for _, k := range known {
-			if k == other {
-				return k
-			}
+	for other := range strings.FieldsSeq(otherNames[plain]) {
+		if slices.Contains(known, other) {
+			return other
 		}
 	}
 	best, least := "", max(1, len(plain)/3)+1

@@ -43,6 +43,15 @@ func nameRune(r rune) bool {
 	return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("_=+.-", r)
 }
 
+// parseNice reads a nice value.
+func parseNice(s string) (*int, *problem) {
+	n, err := strconv.Atoi(s)
+	if err != nil || n < MinNice || n > MaxNice {
+		return nil, wrong("use a number from -20, the most of the processor, to 19", "%s is no nice value", quote(s))
+	}
+	return &n, nil
+}
+
 // instanceName checks an instance's name, which becomes part of paths below /run/culvert and /var/lib/culvert.
 func instanceName(s string) *problem {
 	const rule = "use 1 to 64 of the characters A-Z a-z 0-9 _ = + . -, beginning with a letter, a digit or _"
@@ -137,6 +146,14 @@ func parseTable(s string) (Table, *problem) {
 	return Table{Number: n}, nil
 }
 
+func parseMode(s string) (Mode, *problem) {
+	switch m := Mode(s); m {
+	case ModeTun, ModeTap:
+		return m, nil
+	}
+	return "", wrong("write tun (IP packets) or tap (Ethernet frames)", "%s is not a tunnel's mode", quote(s))
+}
+
 func parseWire(s string) (Wire, *problem) {
 	switch w := Wire(s); w {
 	case WireCulvert, WireWireGuard:
@@ -153,7 +170,7 @@ func parseMTU(s string) (int, *problem) {
 	}
 	n, ok := decimal(s, maxMTU)
 	if !ok || n < minMTU {
-		return 0, wrong("write auto, or bytes from 576 (the least every IPv4 host takes; IPv6 needs 1280) to 65535",
+		return 0, wrong("write auto, or bytes from 576 (the least every IPv4 host takes; IPv6 needs 1280) to 65535, with mode: tap to 65513",
 			"%s is not an MTU for a tunnel", quote(s))
 	}
 	return int(n), nil

@@ -31,11 +31,19 @@ func TestValues(t *testing.T) {
 		"endpoint": func(s string) string { v, p := parseEndpoint(s); return show(v, p) },
 		"tunnel":   func(s string) string { return show(s, tunnelName(s)) },
 		"instance": func(s string) string { return show(s, instanceName(s)) },
-		"peer":     func(s string) string { return show(s, peerName(s)) },
-		"command":  func(s string) string { return show(s, command(s)) },
-		"public":   func(s string) string { v, p := parsePublicKey(s); return show(v, p) },
+		"nice": func(s string) string {
+			v, p := parseNice(s)
+			if p != nil {
+				return show(0, p)
+			}
+			return show(*v, nil)
+		},
+		"peer":    func(s string) string { return show(s, peerName(s)) },
+		"command": func(s string) string { return show(s, command(s)) },
+		"public":  func(s string) string { v, p := parsePublicKey(s); return show(v, p) },
 	}
 	for _, c := range []struct{ parser, in, want string }{
+		{"nice", "-20", "-20"}, {"nice", "0", "0"}, {"nice", "19", "19"}, {"nice", "20", "!"}, {"nice", "-21", "!"}, {"nice", "1.5", "!"}, {"nice", "", "!"},
 		{"port", "0", "0"}, {"port", "65535", "65535"}, {"port", "65536", "!"}, {"port", "-1", "!"}, {"port", "+1", "!"},
 		{"port", "", "!"}, {"port", "01", "!"}, {"port", "0x10", "!"}, {"port", "1_0", "!"}, {"port", "99999999999999999999", "!"},
 		{"port", "٣", "!"}, {"port", " 1", "!"},

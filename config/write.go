@@ -6,17 +6,27 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"strconv"
 	"strings"
 	"time"
+
+	"culvert/setup/spec"
 )
 
 // WriteYAML writes f as YAML, in one Write. The private key of each tunnel, and each preshared key, must have its file
 // named, since the format holds no keys; [ImportWGQuick] sees to that. Loading what was written, with the key files in
-// place, gives f again but for positions.
+// place, gives f again but for positions. A file that declares a network around its tunnels is refused.
 func WriteYAML(w io.Writer, f *File) error {
+	if f.declares {
+		return errors.New("the file declares a network around its tunnels, which is not written")
+	}
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "version: 1\ninstance: %s\ntunnels:\n", yamlText(f.Instance))
+	fmt.Fprintf(&b, "version: 1\ninstance: %s\n", yamlText(f.Instance))
+	if f.Nice != nil {
+		fmt.Fprintf(&b, "nice: %d\n", *f.Nice)
+	}
+	b.WriteString("tunnels:\n")
 	for i := range f.Tunnels {
 		if err := yamlTunnel(&b, &f.Tunnels[i]); err != nil {
 			return err
@@ -30,10 +40,14 @@ func yamlTunnel(b *bytes.Buffer, t *Tunnel) error {
 	if t.PrivateKeyFile == "" {
 		return fmt.Errorf("tunnel %s: its private key has no file, and YAML holds no keys", t.Name)
 	}
+	if t.serves() {
+		return fmt.Errorf("tunnel %s is a server or the client of one, which is not written", t.Name)
+	}
 	fmt.Fprintf(b, "  %s:\n    mode: %s\n", yamlText(t.Name), t.Mode)
 	if t.Listen != 0 {
 		fmt.Fprintf(b, "    listen: %d\n", t.Listen)
 	}
+	yamlTCP(b, t.TCP)
 	fmt.Fprintf(b, "    private_key_file: %s\n", yamlText(t.PrivateKeyFile))
 	yamlList(b, "    addresses", prefixTexts(t.Addresses))
 	if t.MTU != 0 {
@@ -49,12 +63,31 @@ func yamlTunnel(b *bytes.Buffer, t *Tunnel) error {
 	if !t.Table.Auto() {
 		fmt.Fprintf(b, "    table: %s\n", t.Table)
 	}
-	if len(t.DNS.Servers)+len(t.DNS.Search) > 0 {
+	if len(t.DNS.Servers)+len(t.DNS.Search)+len(t.DNS.Domains) > 0 || t.DNS.Resolver != "" {
 		b.WriteString("    dns:\n")
 		yamlList(b, "      servers", addrTexts(t.DNS))
+		yamlList(b, "      domains", t.DNS.Domains)
+		if t.DNS.Resolver != "" {
+			fmt.Fprintf(b, "      resolver: %s\n", t.DNS.Resolver)
+		}
 		yamlList(b, "      search", t.DNS.Search)
 	}
+	switch f := t.FullTunnel; f {
+	case Families{}:
+	case Families{true, true}:
+		b.WriteString("    full_tunnel: true\n")
+	default:
+		fmt.Fprintf(b, "    full_tunnel: [ipv%d]\n", f.list()[0])
+	}
+	yamlList(b, "    except", prefixTexts(t.Except))
+	if t.KillSwitch {
+		b.WriteString("    kill_switch: true\n")
+	}
 	yamlHooks(b, t.Hooks)
+	if t.Queues != 0 {
+		fmt.Fprintf(b, "    queues: %d\n", t.Queues)
+	}
+	yamlEthernet(b, t)
 	if len(t.Peers) > 0 {
 		b.WriteString("    peers:\n")
 	}
@@ -74,12 +107,97 @@ func yamlTunnel(b *bytes.Buffer, t *Tunnel) error {
 			return fmt.Errorf("tunnel %s, peer %s: the preshared key has no file, and YAML holds no keys", t.Name, p.Name)
 		}
 		yamlList(b, "        endpoints", endpointTexts(p.Endpoints))
-		yamlList(b, "        allowed_ips", prefixTexts(p.AllowedIPs))
-		if p.Keepalive != 0 {
-			fmt.Fprintf(b, "        keepalive: %ds\n", p.Keepalive/time.Second)
+		if p.TCPText != "" {
+			fmt.Fprintf(b, "        tcp: %s\n", yamlText(p.TCPText))
 		}
+		yamlList(b, "        allowed_ips", prefixTexts(p.AllowedIPs))
+		switch {
+		case p.Keepalive != 0:
+			fmt.Fprintf(b, "        keepalive: %ds\n", p.Keepalive/time.Second)
+		case t.Mode == ModeTap && !t.KeepCarrier: // which have one unless they say so
+			b.WriteString("        keepalive: off\n")
+		}
+		yamlPort(b, p)
+		yamlAccess(b, p.Access)
 	}
 	return nil
+}
+
+// yamlTCP writes where a tunnel accepts TCP connections.
+func yamlTCP(b *bytes.Buffer, t TCP) {
+	if t.Listen.Port() == 0 {
+		return
+	}
+	at := yamlText(t.Listen.String())
+	if t.Listen.Addr() == netip.IPv6Unspecified() {
+		at = strconv.Itoa(int(t.Listen.Port()))
+	}
+	if t.CertificateFile == "" {
+		fmt.Fprintf(b, "    tcp: %s\n", at)
+		return
+	}
+	fmt.Fprintf(b, "    tcp:\n      listen: %s\n      certificate_file: %s\n      key_file: %s\n", at, yamlText(t.CertificateFile), yamlText(t.KeyFile))
+}
+
+// yamlEthernet writes what a tap tunnel has besides.
+func yamlEthernet(b *bytes.Buffer, t *Tunnel) {
+	if !t.MAC.IsZero() {
+		fmt.Fprintf(b, "    mac: %s\n", yamlText(t.MAC.String()))
+	}
+	if s := t.Switch; s != (Switch{}) {
+		b.WriteString("    switch:\n")
+		if s.Ageing != 0 {
+			fmt.Fprintf(b, "      ageing: %ds\n", s.Ageing/time.Second)
+		}
+		for _, f := range []struct {
+			given bool
+			text  string
+		}{{s.LinkLocal, "link_local: true"}, {s.Proxy, "proxy: true"}, {s.KeepLoops, "loop_detection: false"}} {
+			if f.given {
+				fmt.Fprintf(b, "      %s\n", f.text)
+			}
+		}
+	}
+	if t.KeepCarrier {
+		b.WriteString("    carrier: on\n")
+	}
+}
+
+// yamlPort writes what a peer of a tap tunnel has besides.
+func yamlPort(b *bytes.Buffer, p *Peer) {
+	if p.Spoke {
+		b.WriteString("        spoke: true\n")
+	}
+	macs := make([]string, len(p.MACs))
+	for i, m := range p.MACs {
+		macs[i] = m.String()
+	}
+	yamlList(b, "        macs", macs)
+	if p.MaxMACs != 0 {
+		fmt.Fprintf(b, "        max_macs: %d\n", p.MaxMACs)
+	}
+	if p.VLANs.PVID != 0 || len(p.VLANs.Tagged) > 0 {
+		b.WriteString("        vlan:\n")
+		if p.VLANs.PVID != 0 {
+			fmt.Fprintf(b, "          pvid: %d\n", p.VLANs.PVID)
+		}
+		yamlList(b, "          tagged", Ranges(p.VLANs.Tagged))
+	}
+	if p.Limits != (Limits{}) {
+		b.WriteString("        limits:\n")
+		for _, l := range []struct {
+			key string
+			n   int
+		}{{"broadcast", p.Limits.Broadcast}, {"multicast", p.Limits.Multicast}, {"unknown_unicast", p.Limits.UnknownUnicast}} {
+			switch l.n {
+			case 0:
+			case NoLimit:
+				fmt.Fprintf(b, "          %s: off\n", l.key)
+			default:
+				fmt.Fprintf(b, "          %s: %d\n", l.key, l.n)
+			}
+		}
+	}
 }
 
 func yamlHooks(b *bytes.Buffer, h Hooks) {
@@ -147,7 +265,15 @@ func WriteWGQuick(w io.Writer, t *Tunnel) (warnings []string, err error) {
 		fmt.Fprintf(&b, "FwMark = %s\n", t.FwMark)
 	}
 	iniList(&b, "Address", prefixTexts(t.Addresses))
-	iniList(&b, "DNS", append(addrTexts(t.DNS), t.DNS.Search...))
+	names, left := t.DNS.wgQuick()
+	iniList(&b, "DNS", append(addrTexts(t.DNS), names...))
+	warnings = append(warnings, left...)
+	if !t.FullTunnel.None() {
+		warnings = append(warnings, "wg-quick lets more specific routes lead past the tunnel, which full_tunnel does not")
+	}
+	if t.KillSwitch || len(t.Except) > 0 {
+		warnings = append(warnings, "wg-quick knows neither kill_switch nor except; they are left out")
+	}
 	if t.MTU != 0 {
 		fmt.Fprintf(&b, "MTU = %d\n", t.MTU)
 	}
@@ -167,6 +293,9 @@ func WriteWGQuick(w io.Writer, t *Tunnel) (warnings []string, err error) {
 	}
 	if t.SaveConfig {
 		b.WriteString("SaveConfig = true\n")
+	}
+	if t.Queues > 1 {
+		warnings = append(warnings, fmt.Sprintf("wg-quick knows no queues; %d are left out", t.Queues))
 	}
 	for i := range t.Peers {
 		p := &t.Peers[i]
@@ -189,16 +318,37 @@ func WriteWGQuick(w io.Writer, t *Tunnel) (warnings []string, err error) {
 	return warnings, err
 }
 
+// wgQuick are the domains as wg-quick takes them, which has all names asked of the servers, and what it cannot be told.
+func (d *DNS) wgQuick() (names, left []string) {
+	all := len(d.Domains) == 0
+	for _, n := range d.Domains {
+		all = all || n == spec.All
+		if !strings.HasPrefix(n, "~") {
+			names = append(names, n)
+		}
+	}
+	if !all {
+		left = append(left, "wg-quick has all names asked of the servers, not those of their domains alone")
+	}
+	if d.Resolver != "" && d.Resolver != "auto" {
+		left = append(left, "wg-quick knows no resolver but resolvconf; "+d.Resolver+" is left out")
+	}
+	return append(names, d.Search...), left
+}
+
 // wgQuickKnows tells what of a tunnel has no place in wg-quick's world.
 func wgQuickKnows(t *Tunnel) error {
 	if t.Mode != ModeTun {
-		return fmt.Errorf("tunnel %s: wg-quick knows only IP tunnels", t.Name)
+		return fmt.Errorf("tunnel %s carries Ethernet frames (mode: tap), and wg-quick knows only IP tunnels", t.Name)
 	}
 	if len(t.Peers) == 0 && t.Wire != WireWireGuard {
 		return fmt.Errorf("tunnel %s: wg-quick knows only the wireguard wire", t.Name)
 	}
 	for i := range t.Peers {
 		p := &t.Peers[i]
+		if p.Access != nil {
+			return fmt.Errorf("tunnel %s: peer %s has access rules or limits, which wg-quick knows nothing of: there it could do everything", t.Name, p.Name)
+		}
 		if wire := cmp.Or(p.Wire, t.Wire); wire != WireWireGuard {
 			return fmt.Errorf("tunnel %s: peer %s is on the %s wire, and wg-quick knows only wireguard", t.Name, p.Name, wire)
 		}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"culvert/crypto"
+	"culvert/setup/spec"
 )
 
 // anyFile makes a random file that keeps every rule, with all that YAML can hold.
@@ -69,7 +70,21 @@ func anyFile(t *testing.T, r *rand.Rand) *File {
 		for range some(2) {
 			tunnel.DNS.Search = append(tunnel.DNS.Search, pick("example.net", "null", "a.", "_x", "1.a", "0x1", "1e3"))
 		}
+		if len(tunnel.DNS.Servers) > 0 {
+			for range some(2) {
+				tunnel.DNS.Domains = append(tunnel.DNS.Domains, pick("~.", "~corp.example", "lab.example"))
+			}
+			tunnel.DNS.Resolver = pick("", "auto", "resolved", "file", "off")
+		}
+		if tunnel.FwMark != (FwMark{Set: true}) && r.IntN(3) == 0 {
+			tunnel.KillSwitch = true
+			tunnel.Except = append(tunnel.Except, Prefix{Prefix: prefix()})
+		}
 		tunnel.Hooks = Hooks{hooks(), hooks(), hooks(), hooks()}
+		tunnel.Queues = []int{0, 1, 16}[r.IntN(3)]
+		if r.IntN(3) == 0 {
+			anyTap(&tunnel, r)
+		}
 		peers := []string{"branch", "null", "1", "läptop@home", "-", "1.5", "@", "+", ".", "true", "~a"[1:], "0o7"}
 		r.Shuffle(len(peers), func(i, j int) { peers[i], peers[j] = peers[j], peers[i] })
 		for j := range some(5) {
@@ -92,14 +107,88 @@ func anyFile(t *testing.T, r *rand.Rand) *File {
 			for k := range some(3) {
 				p.Endpoints = append(p.Endpoints, Endpoint{Host: pick("a.example", "10.0.0.1", "fd00::1", "fe80::1%eth0", "x"), Port: uint16(k + 1)})
 			}
-			for range some(4) {
-				p.AllowedIPs = append(p.AllowedIPs, Prefix{Prefix: prefix()})
+			if tunnel.Mode == ModeTap {
+				p.Wire, p.PostQuantum = tunnel.Wire, tunnel.PostQuantum
+				anyPort(&p, byte(j), r)
+			} else {
+				for range some(4) {
+					p.AllowedIPs = append(p.AllowedIPs, Prefix{Prefix: prefix()})
+				}
+			}
+			if r.IntN(3) == 0 {
+				p.Access = anyAccess(r)
 			}
 			tunnel.Peers = append(tunnel.Peers, p)
 		}
 		f.Tunnels = append(f.Tunnels, tunnel)
 	}
 	return f
+}
+
+// anyTap makes a random tunnel of Ethernet frames of one of IP packets.
+func anyTap(t *Tunnel, r *rand.Rand) {
+	t.Mode, t.Wire, t.Table = ModeTap, WireCulvert, Table{}
+	t.MTU = []int{0, 1500, 65513}[r.IntN(3)]
+	if r.IntN(2) == 0 {
+		t.MAC = MAC{0x52, 0x54, 0, 0, 0, byte(r.IntN(256))}
+	}
+	t.Switch = Switch{
+		Ageing:    time.Duration([]int{0, 1, 300, 86400}[r.IntN(4)]) * time.Second,
+		LinkLocal: r.IntN(2) == 0, Proxy: r.IntN(2) == 0, KeepLoops: r.IntN(2) == 0,
+	}
+	t.KeepCarrier = r.IntN(2) == 0
+}
+
+// anyAccess makes random access of a peer.
+func anyAccess(r *rand.Rand) *Access {
+	a := &Access{Default: []string{"", "allow", "deny"}[r.IntN(3)], Limit: AccessLimit{[]spec.BitRate{0, 8, 1500000, 1e13}[r.IntN(4)], []spec.BitRate{0, 1e9}[r.IntN(2)]}}
+	for range r.IntN(4) {
+		m := &AccessMatch{}
+		nets := [][]netip.Prefix{nil, {{}}, {netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fd00::1/128")}}[r.IntN(3)]
+		if r.IntN(2) == 0 {
+			m.To = nets
+		} else {
+			m.From = nets
+		}
+		m.Protocols = [][]uint8{nil, {6}, {17, 6}, {1}, {0, 58, 255}}[r.IntN(5)]
+		if len(m.Protocols) > 0 && (m.Protocols[0] == 6 || m.Protocols[0] == 17) && r.IntN(2) == 0 {
+			m.Ports = []PortRange{{0, 0}, {22, 1024}, {65535, 65535}}
+		}
+		if r.IntN(2) == 0 {
+			a.Rules = append(a.Rules, AccessRule{Allow: m})
+		} else {
+			a.Rules = append(a.Rules, AccessRule{Deny: m})
+		}
+	}
+	if r.IntN(2) == 0 {
+		a.Quota = &AccessQuota{Bytes: []uint64{1, 5e10, 1 << 60}[r.IntN(3)], Every: []string{"", "day", "total"}[r.IntN(3)], Zone: []string{"", "UTC"}[r.IntN(2)]}
+	}
+	if r.IntN(2) == 0 {
+		a.Expires = time.Unix(int64(r.IntN(1<<32)), int64(r.IntN(1e9))).UTC()
+	}
+	for range r.IntN(3) {
+		w := AccessWindow{Days: [][]string{nil, {"mon"}, {"sun", "sat"}}[r.IntN(3)], From: time.Duration(r.IntN(1440)) * time.Minute}
+		if r.IntN(2) == 0 {
+			w.To = new(time.Duration(r.IntN(1441)) * time.Minute)
+		}
+		a.Schedule = append(a.Schedule, w)
+	}
+	return a
+}
+
+// anyPort makes a peer one of such a tunnel. MAC addresses are made of a number of the peer's own.
+func anyPort(p *Peer, number byte, r *rand.Rand) {
+	p.Spoke = r.IntN(2) == 0
+	p.MaxMACs = []int{0, 1, MaxLearned}[r.IntN(3)]
+	for i := range r.IntN(3) {
+		p.MACs = append(p.MACs, Station{MAC: MAC{0x02, 0, 0, number, byte(i), byte(r.IntN(256))}})
+	}
+	p.VLANs.PVID = []uint16{0, 1, 4094}[r.IntN(3)]
+	for id := uint16(1 + r.IntN(3)); id <= maxVLAN && r.IntN(5) > 0; id += uint16(1 + r.IntN(2)) {
+		p.VLANs.Tagged = append(p.VLANs.Tagged, id)
+	}
+	some := func() int { return []int{0, NoLimit, 1, maxRate}[r.IntN(4)] }
+	p.Limits = Limits{some(), some(), some()}
 }
 
 // What is written and read again is the same, in both formats.
@@ -165,14 +254,14 @@ func TestWriteRefuses(t *testing.T) {
 
 func TestWriteWGQuickWarns(t *testing.T) {
 	key := newKey(t)
-	tunnel := Tunnel{Name: "wg0", Mode: ModeTun, Wire: WireWireGuard, PrivateKey: key, Peers: []Peer{{Name: "a", PublicKey: key.Public(),
+	tunnel := Tunnel{Name: "wg0", Mode: ModeTun, Wire: WireWireGuard, PrivateKey: key, Queues: 4, Peers: []Peer{{Name: "a", PublicKey: key.Public(),
 		Endpoints: []Endpoint{{Host: "a", Port: 1}, {Host: "b", Port: 2}, {Host: "c", Port: 3}}}}}
 	var out bytes.Buffer
 	warnings, err := WriteWGQuick(&out, &tunnel)
-	if err != nil || len(warnings) != 1 || !strings.Contains(warnings[0], "2 more are left out") {
+	if err != nil || len(warnings) != 2 || !strings.Contains(warnings[0], "4 are left out") || !strings.Contains(warnings[1], "2 more are left out") {
 		t.Errorf("%q, %v", warnings, err)
 	}
-	if text := out.String(); !strings.Contains(text, "Endpoint = a:1\n") || strings.Contains(text, "b:2") {
+	if text := out.String(); strings.Contains(text, "ueue") || !strings.Contains(text, "Endpoint = a:1\n") || strings.Contains(text, "b:2") {
 		t.Errorf("wrote\n%s", text)
 	}
 }

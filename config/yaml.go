@@ -2,17 +2,14 @@ package config
 
 import (
 	"path/filepath"
+	"reflect"
+	"slices"
 	"strings"
 
 	"github.com/goccy/go-yaml/ast"
 
 	"culvert/crypto"
-)
-
-// What later versions will know, refused with a word of its own so that nobody looks for a typing error.
-var (
-	laterInFile   = []string{"netns", "links", "shaping", "services", "xconnect", "routes", "rules", "nat"}
-	laterInTunnel = []string{"netns", "mac", "up", "routes", "alias"}
+	"culvert/setup/spec"
 )
 
 // A yamlReader turns nodes into a File.
@@ -21,20 +18,34 @@ type yamlReader struct {
 	file *File
 	// secret reads a key file, see readSecret; another one in tests.
 	secret func(path string) ([]byte, *problem, error)
+	// public reads a certificate, see readPublic; another one in tests.
+	public func(path string) ([]byte, *problem, error)
+
+	tunnelLinks []spec.Link // the tunnels as links of the setup layer, in file order
+	setupWrong  bool        // a part of the setup layer, or a tunnel, has an error
 }
 
 // parseYAML reads the text of a YAML file. The File is good only where the report has no errors.
 func parseYAML(path string, text []byte, secret func(string) ([]byte, *problem, error)) (*File, *report) {
+	return parseYAMLParts(path, text, secret, partEntries)
+}
+
+// parseYAMLParts parses mappings of more than some entries, where there may be such, a part of so many at a time; 0 for the file as one.
+func parseYAMLParts(path string, text []byte, secret func(string) ([]byte, *problem, error), entries int) (*File, *report) {
 	src := newSource(path, text)
-	y := &yamlReader{report: report{src: src}, secret: secret}
+	y := &yamlReader{report: report{src: src, entries: entries}, secret: secret, public: readPublic}
 	y.file = &File{Path: path, Format: FormatYAML, Instance: stem(path), source: src}
 	root := y.yamlDocument(strings.Join(src.lines, "\n") + "\n")
 	switch {
 	case root != nil:
 		y.root(root)
 		y.relate(y.file)
+		y.finishSetup()
 	case len(y.errs) == 0:
 		y.fail(Position{path, 1, 1}, `begin with "version: 1"`, "the file holds no configuration")
+	}
+	if len(y.cuts) > 0 && len(y.errs) == 0 { // in a place where no list of peers is expected
+		return parseYAMLParts(path, text, secret, 0)
 	}
 	return y.file, &y.report
 }
@@ -51,14 +62,14 @@ func (y *yamlReader) root(n ast.Node) {
 		top.pos = y.tokenPos(n.GetToken())
 	}
 	version, tunnels, named := false, false, false
-	ok := y.fields(top, "the file", laterInFile,
-		field{"version", func(e entry) {
+	ok := y.fields(top, "the file", slices.Concat([]field{
+		{"version", func(e entry) {
 			version = true
 			if s, ok := y.number(e.value); ok && s != "1" {
 				y.fail(e.value.pos, `write "version: 1"`, "this version of culvert reads version 1 of the file format, not %s", quote(s))
 			}
 		}},
-		field{"instance", func(e entry) {
+		{"instance", func(e entry) {
 			named = true
 			if s, ok := y.text(e.value); ok {
 				if p := instanceName(s); p != nil {
@@ -67,19 +78,26 @@ func (y *yamlReader) root(n ast.Node) {
 				y.file.Instance = s
 			}
 		}},
-		field{"tunnels", func(e entry) {
-			tunnels = true
-			y.tunnels(e)
+		{"nice", func(e entry) {
+			if s, ok := y.number(e.value); ok {
+				y.take(e.value.pos, read(&y.file.Nice, parseNice, s))
+			}
 		}},
-	)
+		{"tunnels", func(e entry) {
+			tunnels = true
+			before := len(y.errs) + y.more
+			y.tunnels(e)
+			y.setupWrong = y.setupWrong || len(y.errs)+y.more > before
+		}},
+	}, y.setupFields())...)
 	if !ok {
 		return
 	}
 	if !version {
 		y.fail(Position{y.src.path, 1, 1}, `begin the file with "version: 1"`, "the file does not say which version of the file format it is in")
 	}
-	if !tunnels {
-		y.fail(Position{y.src.path, 1, 1}, `add "tunnels:" with at least one tunnel`, "the file has no tunnels")
+	if !tunnels && !y.file.declares {
+		y.fail(Position{y.src.path, 1, 1}, `add "tunnels:" with at least one tunnel, or "links:"`, "the file has no tunnels")
 	}
 	if !named {
 		if p := instanceName(y.file.Instance); p != nil {
@@ -112,37 +130,35 @@ func (y *yamlReader) tunnels(e entry) {
 func (y *yamlReader) tunnel(e entry) Tunnel {
 	t := Tunnel{Name: e.key, Pos: e.pos, Mode: ModeTun, Wire: WireCulvert}
 	keyed := false
-	ok := y.fields(e.value, "a tunnel", laterInTunnel,
-		field{"mode", func(e entry) {
+	var of modeKeys
+	link := tunnelLink(e)
+	ok := y.fields(e.value, "a tunnel", slices.Concat([]field{
+		{"mode", func(e entry) {
+			t.Mode, t.ModePos = "", e.value.pos
 			if s, ok := y.text(e.value); ok {
-				switch t.Mode = Mode(s); t.Mode {
-				case ModeTun:
-				case ModeTap:
-					y.fail(e.value.pos, "write tun", "this version of culvert has no tap tunnels yet")
-				default:
-					y.fail(e.value.pos, "write tun (IP packets)", "%s is not a tunnel's mode", quote(s))
-				}
+				y.take(e.value.pos, read(&t.Mode, parseMode, s))
 			}
 		}},
-		field{"listen", func(e entry) {
+		{"listen", func(e entry) {
 			if s, ok := y.number(e.value); ok {
 				t.ListenPos = e.value.pos
 				y.take(e.value.pos, read(&t.Listen, parsePort, s))
 			}
 		}},
-		field{"private_key_file", func(e entry) {
+		{"tcp", func(e entry) { t.TCP = y.tcp(e) }},
+		{"private_key_file", func(e entry) {
 			keyed = true
 			t.PrivateKeyPos = e.value.pos
 			if s, ok := y.keyFile(e, &t.PrivateKeyFile); ok {
 				y.take(e.value.pos, inFile(read(&t.PrivateKey, parsePrivateKey, s), t.PrivateKeyFile))
 			}
 		}},
-		field{"private_key", func(e entry) {
+		{"private_key", func(e entry) {
 			keyed = true
 			y.fail(e.pos, "put the key into a file of mode 0600 and name it with private_key_file",
 				"private keys have no place in this file, which is read, copied and shown to others too easily")
 		}},
-		field{"addresses", func(e entry) {
+		{"addresses", func(e entry) {
 			for _, v := range y.list(e.value, `[10.0.0.1/24, "fd00::1/64"]`, MaxAddresses) {
 				if s, ok := y.text(v); ok {
 					if a, p := parseAddress(s, false); y.take(v.pos, p) {
@@ -151,39 +167,76 @@ func (y *yamlReader) tunnel(e entry) Tunnel {
 				}
 			}
 		}},
-		field{"mtu", func(e entry) {
+		{"mtu", func(e entry) {
 			if s, ok := y.number(e.value, "auto"); ok {
 				t.MTUPos = e.value.pos
 				y.take(e.value.pos, read(&t.MTU, parseMTU, s))
 			}
 		}},
-		field{"wire", func(e entry) {
+		{"wire", func(e entry) {
 			if s, ok := y.text(e.value); ok {
 				t.WirePos = e.value.pos
 				y.take(e.value.pos, read(&t.Wire, parseWire, s))
 			}
 		}},
-		field{"post_quantum", func(e entry) {
+		{"post_quantum", func(e entry) {
 			if t.PostQuantum = y.postQuantum(e.value); t.PostQuantum {
 				t.PostQuantumPos = e.value.pos
 			}
 		}},
-		field{"fwmark", func(e entry) {
+		{"fwmark", func(e entry) {
 			if s, ok := y.number(e.value, "off", "auto"); ok {
 				t.FwMarkPos = e.value.pos
 				y.take(e.value.pos, read(&t.FwMark, parseFwMark, s))
 			}
 		}},
-		field{"table", func(e entry) {
+		{"table", func(e entry) {
+			of.tun = append(of.tun, entry{key: e.key, pos: e.pos})
 			if s, ok := y.number(e.value, "auto", "off", "main", "default"); ok {
 				t.TablePos = e.value.pos
 				y.take(e.value.pos, read(&t.Table, parseTable, s))
 			}
 		}},
-		field{"dns", func(e entry) { y.dns(e, &t.DNS) }},
-		field{"hooks", func(e entry) { y.hooks(e, &t.Hooks) }},
-		field{"peers", func(e entry) { y.peers(e, &t) }},
-	)
+		{"dns", func(e entry) { y.dns(e, &t.DNS) }},
+		{"full_tunnel", func(e entry) {
+			t.FullTunnelPos = e.value.pos
+			t.FullTunnel = y.fullTunnel(e.value)
+		}},
+		{"except", func(e entry) { t.Except = y.except(e.value) }},
+		{"kill_switch", func(e entry) {
+			t.KillSwitchPos = e.value.pos
+			t.KillSwitch, _ = y.truth(e.value)
+		}},
+		{"hooks", func(e entry) { y.hooks(e, &t.Hooks) }},
+		{"queues", func(e entry) {
+			if s, ok := y.number(e.value, "auto"); ok {
+				t.QueuesPos = e.value.pos
+				y.take(e.value.pos, read(&t.Queues, parseQueues, s))
+			}
+		}},
+		{"mac", func(e entry) {
+			of.tap = append(of.tap, entry{key: e.key, pos: e.pos})
+			if s, ok := y.text(e.value); ok {
+				t.MACPos = e.value.pos
+				y.take(e.value.pos, read(&t.MAC, parseMAC, s))
+			}
+		}},
+		{"switch", func(e entry) {
+			of.tap = append(of.tap, entry{key: e.key, pos: e.pos})
+			y.switching(e, &t.Switch)
+		}},
+		{"carrier", func(e entry) {
+			of.tap = append(of.tap, entry{key: e.key, pos: e.pos})
+			t.KeepCarrier = y.keepCarrier(e.value)
+		}},
+		{"server", func(e entry) {
+			t.Server = y.server(e)
+		}},
+		{"peers", func(e entry) { y.peers(e, &t, &of) }},
+		{"alias", func(e entry) {
+			y.fail(e.pos, "take it out", aliasKept)
+		}},
+	}, y.fieldsOf(tunnelShape, reflect.ValueOf(link).Elem(), spot{place: &link.Place}))...)
 	if ok && !keyed {
 		y.fail(e.pos, "make a key with: (umask 077; culvert genkey > "+shellWord(keyName(t.Name))+"), and add private_key_file",
 			"the tunnel has no private_key_file")
@@ -193,8 +246,15 @@ func (y *yamlReader) tunnel(e entry) Tunnel {
 		if p.Wire == "" {
 			p.Wire = t.Wire
 		}
+		p.completeTCP()
 		p.PostQuantum = p.PostQuantum || t.PostQuantum
+		if t.Mode == ModeTap && !t.KeepCarrier && p.KeepalivePos == (Position{}) {
+			p.Keepalive = TapKeepalive
+		}
 	}
+	y.checkMode(&t, &of)
+	completeTunnel(link, &t)
+	y.tunnelLinks = append(y.tunnelLinks, *link)
 	return t
 }
 
@@ -224,13 +284,32 @@ func keyName(tunnel string) string {
 
 func (y *yamlReader) dns(e entry, dns *DNS) {
 	dns.Pos = e.pos
-	y.fields(e.value, "dns", nil,
+	y.fields(e.value, "dns",
 		field{"servers", func(e entry) {
 			for _, v := range y.list(e.value, `[10.0.0.53]`, MaxDNS) {
 				if s, ok := y.text(v); ok {
 					if a, p := parseServer(s); y.take(v.pos, p) {
 						dns.Servers = append(dns.Servers, a)
 					}
+				}
+			}
+		}},
+		field{"domains", func(e entry) {
+			for _, v := range y.list(e.value, `[corp.example, "~."]`, MaxDNS) {
+				if s, ok := y.text(v); ok {
+					if d, p := parseDomain(s); y.take(v.pos, p) {
+						dns.Domains = append(dns.Domains, d)
+					}
+				}
+			}
+		}},
+		field{"resolver", func(e entry) {
+			switch b, is := e.value.node.(*ast.BoolNode); {
+			case is && !b.Value: // off
+				dns.Resolver = "off"
+			default:
+				if s, ok := y.text(e.value); ok {
+					y.take(e.value.pos, read(&dns.Resolver, parseResolver, s))
 				}
 			}
 		}},
@@ -256,31 +335,27 @@ func (y *yamlReader) hooks(e entry, h *Hooks) {
 			}
 		}
 	}
-	y.fields(e.value, "hooks", nil, field{"pre_up", into(&h.PreUp)}, field{"post_up", into(&h.PostUp)},
+	y.fields(e.value, "hooks", field{"pre_up", into(&h.PreUp)}, field{"post_up", into(&h.PostUp)},
 		field{"pre_down", into(&h.PreDown)}, field{"post_down", into(&h.PostDown)})
 }
 
-func (y *yamlReader) peers(e entry, t *Tunnel) {
-	entries, ok := y.mapping(e.value)
-	if !ok {
-		return
-	}
-	for i, e := range entries {
-		if i == MaxPeers {
+func (y *yamlReader) peers(e entry, t *Tunnel, of *modeKeys) {
+	for e := range y.longMapping(e.value) {
+		if len(t.Peers) == MaxPeers {
 			y.fail(e.pos, "use several tunnels", "the tunnel has more than %d peers", MaxPeers)
 			return
 		}
 		if p := peerName(e.key); p != nil {
 			y.failWith(e.pos, p, nil)
 		}
-		t.Peers = append(t.Peers, y.peer(e))
+		t.Peers = append(t.Peers, y.peer(e, of))
 	}
 }
 
-func (y *yamlReader) peer(e entry) Peer {
+func (y *yamlReader) peer(e entry, of *modeKeys) Peer {
 	p := Peer{Name: e.key, Pos: e.pos}
 	keyed := false
-	ok := y.fields(e.value, "a peer", nil,
+	ok := y.fields(e.value, "a peer",
 		field{"public_key", func(e entry) {
 			keyed = true
 			p.PublicKeyPos = e.value.pos
@@ -323,7 +398,9 @@ func (y *yamlReader) peer(e entry) Peer {
 				}
 			}
 		}},
+		field{"tcp", func(e entry) { y.peerTCP(e, &p) }},
 		field{"allowed_ips", func(e entry) {
+			of.tun = append(of.tun, entry{key: e.key, pos: e.pos})
 			for _, v := range y.list(e.value, `[10.0.0.0/24, "fd00::/64"]`, MaxAllowedIPs) {
 				if s, ok := y.text(v); ok {
 					a, prob := parsePrefix(s, true)
@@ -338,11 +415,47 @@ func (y *yamlReader) peer(e entry) Peer {
 		}},
 		field{"keepalive", func(e entry) {
 			p.KeepalivePos = e.value.pos
-			if n, ok := e.node.(*ast.IntegerNode); ok { // a missing unit, told by parseDuration
-				y.take(e.value.pos, read(&p.Keepalive, parseDuration, n.GetToken().Value))
-			} else if s, ok := y.text(e.value); ok {
+			if s, ok := y.numberOrText(e.value); ok { // a missing unit is told by parseDuration
 				y.take(e.value.pos, read(&p.Keepalive, parseDuration, s))
 			}
+		}},
+		field{"pull", func(e entry) {
+			p.PullPos = e.value.pos
+			if p.Pull, _ = y.truth(e.value); p.Pull && p.AcceptPos == (Position{}) {
+				p.Accept = acceptAll
+			}
+		}},
+		field{"accept", func(e entry) {
+			p.AcceptPos = e.pos
+			p.Accept = acceptAll
+			y.accept(e, &p.Accept)
+		}},
+		field{"access", func(e entry) {
+			p.Access = new(Access)
+			accessShape.read(y, e.value, reflect.ValueOf(p.Access).Elem(), spot{place: &spec.Place{}})
+		}},
+		field{"spoke", func(e entry) {
+			of.tap = append(of.tap, entry{key: e.key, pos: e.pos})
+			p.Spoke, _ = y.truth(e.value)
+		}},
+		field{"macs", func(e entry) {
+			of.tap = append(of.tap, entry{key: e.key, pos: e.pos})
+			p.MACs = y.stations(e.value)
+		}},
+		field{"max_macs", func(e entry) {
+			of.tap = append(of.tap, entry{key: e.key, pos: e.pos})
+			if s, ok := y.number(e.value); ok {
+				p.MaxMACsPos = e.value.pos
+				y.take(e.value.pos, read(&p.MaxMACs, parseLearned, s))
+			}
+		}},
+		field{"vlan", func(e entry) {
+			of.tap = append(of.tap, entry{key: e.key, pos: e.pos})
+			y.vlans(e, &p.VLANs)
+		}},
+		field{"limits", func(e entry) {
+			of.tap = append(of.tap, entry{key: e.key, pos: e.pos})
+			y.limits(e, &p.Limits)
 		}},
 	)
 	if ok && !keyed {
@@ -367,16 +480,20 @@ func (y *yamlReader) keyFile(e entry, name *string) (string, bool) {
 		return "", false
 	}
 	*name = s
-	path := s
-	if !filepath.IsAbs(path) {
-		path = filepath.Join(filepath.Dir(y.src.path), path)
-	}
-	text, prob, err := y.secret(path)
+	text, prob, err := y.secret(y.besides(s))
 	if prob != nil {
 		y.failWith(e.value.pos, prob, err)
 		return "", false
 	}
 	return strings.TrimSpace(string(text)), true
+}
+
+// besides is the path of a file that is named relative to the configuration file's folder.
+func (y *yamlReader) besides(path string) string {
+	if filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(filepath.Dir(y.src.path), path)
 }
 
 // inFile says of a key's problem which file it is in.

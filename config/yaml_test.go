@@ -7,24 +7,6 @@ import (
 	"testing"
 )
 
-// later: parts of the schema that this version lacks are named as such, not as typing errors.
-func TestYAMLLater(t *testing.T) {
-	for _, key := range laterInFile {
-		_, r := parseYAML("x.yaml", []byte("version: 1\ntunnels: {a: {private_key_file: k}}\n"+key+": {}\n"), fakeSecret)
-		errs, _ := r.finish()
-		if len(errs) != 1 || errs[0].Pos != (Position{"x.yaml", 3, 1}) || !strings.Contains(errs[0].Message, "does not know \""+key+"\" yet") {
-			t.Errorf("%s: %v", key, errs)
-		}
-	}
-	for _, key := range laterInTunnel {
-		_, r := parseYAML("x.yaml", []byte("version: 1\ntunnels:\n  a:\n    private_key_file: k\n    "+key+": {}\n"), fakeSecret)
-		errs, _ := r.finish()
-		if len(errs) != 1 || errs[0].Pos != (Position{"x.yaml", 5, 5}) || !strings.Contains(errs[0].Message, "does not know \""+key+"\" yet") {
-			t.Errorf("%s: %v", key, errs)
-		}
-	}
-}
-
 // Every value knows where it stands, in characters, whatever stands around it.
 func TestYAMLPositions(t *testing.T) {
 	text, err := os.ReadFile("testdata/good/full.yaml")

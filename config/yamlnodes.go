@@ -29,6 +29,14 @@ func (r *report) yamlDocument(text string) ast.Node {
 	if !r.printable(text) {
 		return nil
 	}
+	if r.entries > 0 {
+		text, r.cuts = cutOut(text, r.entries)
+	}
+	return r.document(text)
+}
+
+// document is yamlDocument for text that is printable.
+func (r *report) document(text string) ast.Node {
 	tokens, ok := r.tokens(text)
 	if !ok {
 		return nil
@@ -78,10 +86,15 @@ func (r *report) printable(text string) bool {
 func (r *report) tokens(text string) (tokens token.Tokens, ok bool) {
 	defer func() {
 		if recover() != nil {
-			r.fail(Position{r.src.path, 1, 1}, "", "this is not valid YAML")
+			r.fail(Position{r.src.path, r.above + 1, 1}, "", "this is not valid YAML")
 			tokens, ok = nil, false
 		}
 	}()
+	if len(text) > maxPiece {
+		r.fail(Position{r.src.path, r.above + 1, 1}, "begin each peer on a line of its own and close its quotes and brackets on the same, or split it into several instances",
+			"the file is larger than %d bytes without its peers", maxPiece)
+		return nil, false
+	}
 	tokens = lexer.Tokenize(text)
 	if len(tokens) > maxTokens {
 		r.fail(r.tokenPos(tokens[maxTokens]), "split it into several instances", "the file has too many parts")
@@ -164,7 +177,7 @@ func parseTokens(tokens token.Tokens) (file *ast.File, err error) {
 
 // syntax reports an error of the library, which knows its token.
 func (r *report) syntax(err error) {
-	pos := Position{r.src.path, 1, 1}
+	pos := Position{r.src.path, r.above + 1, 1}
 	message := "this is not valid YAML"
 	var at interface {
 		GetToken() *token.Token
@@ -210,9 +223,9 @@ var syntaxHints = []struct{ part, advice string }{
 // file, which [source.errorAt] mends.
 func (r *report) tokenPos(tk *token.Token) Position {
 	if tk == nil || tk.Position == nil {
-		return Position{r.src.path, 1, 1}
+		return Position{r.src.path, r.above + 1, 1}
 	}
-	return Position{File: r.src.path, Line: max(1, tk.Position.Line), Column: max(1, tk.Position.Column)}
+	return Position{File: r.src.path, Line: r.above + max(1, tk.Position.Line), Column: max(1, tk.Position.Column)}
 }
 
 // nodePos gives the place of a node's first character.
@@ -269,6 +282,11 @@ func spell(n ast.Node) string {
 
 // mapping gives the entries of a mapping in file order, each key once, having reported what is wrong.
 func (r *report) mapping(v value) (entries []entry, ok bool) {
+	return r.mappingAfter(v, make(map[string]int))
+}
+
+// mappingAfter is mapping where some keys were given before: lines has the line of each, and is added to.
+func (r *report) mappingAfter(v value, lines map[string]int) (entries []entry, ok bool) {
 	m, ok := v.node.(*ast.MappingNode)
 	if !ok {
 		hint := "write key: value lines below it, indented"
@@ -278,7 +296,6 @@ func (r *report) mapping(v value) (entries []entry, ok bool) {
 		r.fail(v.pos, hint, "%s must be a mapping, but is %s", v.of, describe(v.node))
 		return nil, false
 	}
-	lines := map[string]int{}
 	for _, kv := range m.Values {
 		tk := kv.Key.GetToken()
 		pos := r.tokenPos(tk)
@@ -303,8 +320,8 @@ type field struct {
 	read func(entry)
 }
 
-// fields reads a mapping with fixed keys. Keys of later are known to come in a later version.
-func (r *report) fields(v value, where string, later []string, known ...field) bool {
+// fields reads a mapping with fixed keys.
+func (r *report) fields(v value, where string, known ...field) bool {
 	entries, ok := r.mapping(v)
 	if !ok {
 		return false
@@ -317,8 +334,6 @@ func (r *report) fields(v value, where string, later []string, known ...field) b
 		switch i := slices.Index(names, e.key); {
 		case i >= 0:
 			known[i].read(e)
-		case slices.Contains(later, e.key):
-			r.fail(e.pos, "take it out of this file", "this version of culvert does not know %q yet", e.key)
 		default:
 			hint := "known keys: " + strings.Join(names, ", ")
 			if s := suggest(e.key, names); s != "" {
@@ -394,4 +409,32 @@ func (r *report) number(v value, words ...string) (string, bool) {
 	}
 	r.fail(v.pos, hint, "%s must be %s, but is %s", v.of, expected, spell(v.node))
 	return "", false
+}
+
+// truth gives a boolean.
+func (r *report) truth(v value) (bool, bool) {
+	if b, ok := v.node.(*ast.BoolNode); ok {
+		return b.Value, true
+	}
+	hint := ""
+	if s, ok := v.node.(*ast.StringNode); ok {
+		switch strings.ToLower(s.Value) {
+		case "true", "false":
+			hint = "remove the quotes, and write it in small letters"
+		case "yes", "on":
+			hint = "write true"
+		case "no", "off":
+			hint = "write false"
+		}
+	}
+	r.fail(v.pos, hint, "%s must be true or false, but is %s", v.of, spell(v.node))
+	return false, false
+}
+
+// numberOrText gives the text of either, as for a port or a range of them, or a duration whose unit is missing.
+func (r *report) numberOrText(v value) (string, bool) {
+	if n, ok := v.node.(*ast.IntegerNode); ok {
+		return n.GetToken().Value, true
+	}
+	return r.text(v)
 }

@@ -100,27 +100,28 @@ func TestSharedSecret(t *testing.T) {
 	}
 }
 
-// lowOrder are the points of order 1, 2, 4 and 8 on the curve and its twist, and their non-canonical encodings
-// (https://cr.yp.to/ecdh.html#validate).
-var lowOrder = []string{
-	"0000000000000000000000000000000000000000000000000000000000000000",
-	"0100000000000000000000000000000000000000000000000000000000000000",
-	"e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800",
-	"5f9c95bca3508c24b1d0b1559c83ef5b04445cc4581c8e86d8224eddd09f1157",
-	"ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
-	"edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
-	"eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
-}
-
 func TestLowOrder(t *testing.T) {
-	k, _ := GeneratePrivateKey()
-	for _, s := range lowOrder {
-		point := PublicKey(hexKey(t, s))
+	private, _ := GeneratePrivateKey()
+	k, err := NewKeyPair(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, point := range lowOrder {
 		for _, top := range []byte{0, 0x80} { // the top bit is ignored
 			point[31] = point[31]&0x7f | top
 			secret, err := k.DH(point)
 			if !errors.Is(err, ErrLowOrder) || secret != [KeySize]byte{} {
 				t.Errorf("%v: %v", point, err)
+			}
+			if !point.IsLowOrder() {
+				t.Errorf("%v is not said to be of low order", point)
+			}
+			for bit := range 8 * KeySize { // what is next to it is none, unless Diffie-Hellman says so too
+				near := point
+				near[bit/8] ^= 1 << (bit % 8)
+				if _, err := k.DH(near); near.IsLowOrder() != errors.Is(err, ErrLowOrder) {
+					t.Errorf("%v is said to be of low order: %v, and Diffie-Hellman says %v", near, near.IsLowOrder(), err)
+				}
 			}
 		}
 	}

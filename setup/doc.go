@@ -8,4 +8,7 @@
 //
 // Network namespaces belong to threads. A function that names no namespace acts in the one of the calling thread, so
 // it can be used inside [Namespace.Do] as well as outside.
+//
+// The packages below it are the declarative layer: spec says what is to be, model of what things that consists, plan how to get
+// there, journal what was done, and apply does it.
 package setup

@@ -12,8 +12,8 @@ import (
 // inGuest says that this process runs inside a guest of the tests below.
 const inGuest = "CULVERT_SETUP_GUEST"
 
-// runInGuest runs tests of this binary in a guest with Debian's kernel and those modules.
-func runInGuest(t *testing.T, tests string, modules, programs []string) string {
+// runInGuest runs tests of this binary in a guest with Debian's kernel and those modules, and with variables NAME=VALUE.
+func runInGuest(t *testing.T, tests string, modules, programs []string, variables ...string) string {
 	t.Helper()
 	if os.Getenv(inGuest) != "" {
 		t.Skip("this is the guest")
@@ -26,7 +26,7 @@ func runInGuest(t *testing.T, tests string, modules, programs []string) string {
 		Modules:  modules,
 		Programs: programs,
 		Files:    map[string]string{"/opt/setup.test": self},
-		Script: "export " + inGuest + "=1 CULVERT_NO_SKIP=1 HOME=/tmp\n" +
+		Script: "export " + inGuest + "=1 CULVERT_NO_SKIP=1 HOME=/tmp " + strings.Join(variables, " ") + "\n" +
 			"exec /opt/setup.test -test.v -test.run '" + tests + "'\n",
 	})
 	out, code := g.Run(t.Context())

@@ -20,6 +20,8 @@ type L3 struct {
 	Addresses []netip.Prefix
 	// Routes lead into the link.
 	Routes []Route
+	// Endpoints are where the tunnel's own datagrams go. A route that would lead them into the link itself is refused.
+	Endpoints []netip.Addr
 	// Mark is the fwmark of the tunnel's own datagrams. It is used only where Routes hold a default route without a
 	// table: it keeps those datagrams out of the tunnel, and is the number of the table the default route is put in.
 	// 0 picks the first from 51820 upward that no rule and no route uses.
@@ -116,6 +118,3 @@ func (c *L3) orderedRoutes() []Route {
 	})
 	return slices.Compact(routes)
 }
-
-// covers reports whether every address of q is one of p.
-func covers(p, q netip.Prefix) bool { return p.Bits() <= q.Bits() && p.Contains(q.Addr()) }

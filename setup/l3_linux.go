@@ -6,11 +6,12 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"slices"
 	"strings"
 	"sync"
 
+	"github.com/gaissmai/bart"
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -80,6 +81,9 @@ type l3Work struct {
 	ctx     context.Context
 	applied *Applied
 	index   int // of the link: its name may pass to another
+
+	// By family, the prefixes that lead into the link in the main table: read once, since each reading is of all of them.
+	leading map[int]*bart.Lite
 }
 
 // done records the inverse of a step that succeeded.
@@ -96,6 +100,7 @@ func (w *l3Work) apply() error {
 	steps := []func() error{
 		func() error { return w.setMTU(link) },
 		func() error { return w.setUp(link) },
+		w.setPromotion,
 	}
 	for _, p := range w.Addresses {
 		steps = append(steps, func() error { return w.addAddress(p) })
@@ -149,6 +154,35 @@ func (w *l3Work) setUp(link netlink.Link) error {
 	}
 	w.done("set link down", w.Link, func() error { return netlink.LinkSetDown(device(w.index)) })
 	return nil
+}
+
+// setPromotion has the link's other addresses of a network stay when the first of them goes. Linux otherwise takes them along, and with
+// the last one all routes of the link: a change of the address would leave none.
+func (w *l3Work) setPromotion() error {
+	for _, conf := range []string{"all", w.Link} {
+		if on, err := os.ReadFile("/proc/sys/net/ipv4/conf/" + conf + "/promote_secondaries"); err == nil && strings.TrimSpace(string(on)) != "0" {
+			return nil
+		}
+	}
+	if err := setPromotion(w.index, 1); err != nil {
+		return &OpError{Op: "set promote_secondaries of", Item: w.Link, Err: err, Hint: permissionHint(err)}
+	}
+	w.done("reset promote_secondaries of", w.Link, func() error { return setPromotion(w.index, 0) })
+	return nil
+}
+
+// setPromotion sets a link's promote_secondaries by a message, not by /proc/sys, which is read-only in many a container.
+func setPromotion(index int, value uint32) error {
+	const (
+		inetConf           = 1  // IFLA_INET_CONF (linux/if_link.h)
+		promoteSecondaries = 20 // IPV4_DEVCONF_PROMOTE_SECONDARIES (linux/ip.h)
+	)
+	req := linkChange(index)
+	families := nl.NewRtAttr(unix.IFLA_AF_SPEC, nil)
+	families.AddRtAttr(unix.AF_INET, nil).AddRtAttr(inetConf, nil).AddRtAttr(promoteSecondaries, nl.Uint32Attr(value))
+	req.AddData(families)
+	_, err := req.Execute(unix.NETLINK_ROUTE, 0)
+	return err
 }
 
 func (w *l3Work) addAddress(p netip.Prefix) error {
@@ -205,13 +239,58 @@ func (w *l3Work) addRoute(r Route) error {
 			return err
 		}
 	}
+	if err := w.checkLoop(r); err != nil {
+		return err
+	}
 	route := w.kernelRoute(r)
 	item := r.String() + " dev " + w.Link
 	if err := netlink.RouteAdd(route); err != nil {
 		return &OpError{Op: "add route", Item: item, Err: err, Hint: routeHint(err)}
 	}
 	w.done("delete route", item, func() error { return netlink.RouteDel(route) })
+	if t := w.leading[familyOf(r.Prefix.Addr())]; t != nil && r.Table == 0 {
+		t.Insert(r.Prefix)
+	}
 	return nil
+}
+
+// checkLoop refuses a route that would take the tunnel's own datagrams: it covers an endpoint more closely than the one they go by now.
+// In a table of its own it is the rules' business.
+func (w *l3Work) checkLoop(r Route) error {
+	if r.Table != 0 && r.Table != tableMain {
+		return nil
+	}
+	for _, e := range w.Endpoints {
+		if !r.Prefix.Contains(e) {
+			continue
+		}
+		bits, err := w.outsideBits(e)
+		if err != nil || bits > r.Prefix.Bits() {
+			continue // not reached at all yet, which the engine sees to later; or by a closer route
+		}
+		return &OpError{Op: "add route", Item: r.String() + " dev " + w.Link,
+			Err:  fmt.Errorf("it leads the tunnel's own datagrams to %s into the tunnel itself", e),
+			Hint: "take the endpoint's network out of allowed_ips, or say full_tunnel: true, which tells them apart by their mark"}
+	}
+	return nil
+}
+
+// outsideBits is the length of the prefix by which an address is reached now, by another device than the link.
+func (w *l3Work) outsideBits(e netip.Addr) (int, error) {
+	routes, err := netlink.RouteGetWithOptions(e.AsSlice(), &netlink.RouteGetOptions{FIBMatch: true})
+	if err != nil {
+		return 0, err
+	}
+	for _, r := range routes {
+		if r.LinkIndex == w.index {
+			continue
+		}
+		if p, ok := prefixOf(r.Dst); ok {
+			return p.Bits(), nil
+		}
+		return 0, nil // the default route
+	}
+	return 0, unix.ENETUNREACH
 }
 
 func routeHint(err error) string {
@@ -224,14 +303,25 @@ func routeHint(err error) string {
 // covered reports whether a route of the main table leads all of p into the link already: that of one of its own
 // addresses, for instance.
 func (w *l3Work) covered(p netip.Prefix) (bool, error) {
-	routes, err := dumped(func() ([]netlink.Route, error) {
-		return netlink.RouteListFiltered(familyOf(p.Addr()), &netlink.Route{LinkIndex: w.index}, netlink.RT_FILTER_OIF)
-	})
-	if err != nil {
-		return false, &OpError{Op: "list routes of", Item: w.Link, Err: err}
+	family := familyOf(p.Addr())
+	t := w.leading[family]
+	if t == nil {
+		routes, err := dumped(func() ([]netlink.Route, error) {
+			return netlink.RouteListFiltered(family, &netlink.Route{LinkIndex: w.index}, netlink.RT_FILTER_OIF)
+		})
+		if err != nil {
+			return false, &OpError{Op: "list routes of", Item: w.Link, Err: err}
+		}
+		t = new(bart.Lite)
+		for _, r := range routes {
+			if have, ok := prefixOf(r.Dst); ok && r.Type == unix.RTN_UNICAST {
+				t.Insert(have)
+			}
+		}
+		if w.leading == nil {
+			w.leading = make(map[int]*bart.Lite)
+		}
+		w.leading[family] = t
 	}
-	return slices.ContainsFunc(routes, func(r netlink.Route) bool {
-		have, ok := prefixOf(r.Dst)
-		return ok && r.Type == unix.RTN_UNICAST && covers(have, p)
-	}), nil
+	return t.LookupPrefix(p), nil
 }

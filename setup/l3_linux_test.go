@@ -166,6 +166,31 @@ func TestWhatWasThereStays(t *testing.T) {
 	checkUnchanged(t, h, before)
 }
 
+// A link's first address of a network goes, and neither another of the same nor somebody else's routes go with it.
+func TestFirstAddressGoes(t *testing.T) {
+	h := tunHost(t)
+	h.Shell("sh", "-c", "echo 0 > /proc/sys/net/ipv4/conf/wg0/promote_secondaries")
+	up := apply(t, h, setup.L3{Link: "wg0"})
+	first := apply(t, h, setup.L3{Link: "wg0", Addresses: prefixes("10.20.0.1/24")})
+	h.AddRoute("10.50.0.0/16", "", "wg0")
+	apply(t, h, setup.L3{Link: "wg0", Addresses: prefixes("10.20.0.2/24")})
+	if err := first.Remove(); err != nil {
+		t.Fatal(err)
+	}
+	if out := h.Shell("ip", "addr", "show", "dev", "wg0"); strings.Contains(out, "10.20.0.1/24") {
+		t.Errorf("the first address stays:\n%s", out)
+	} else {
+		wantLines(t, "link", out, "inet 10.20.0.2/24")
+	}
+	wantLines(t, "routes", h.Shell("ip", "route"), "10.50.0.0/16", "10.20.0.0/24 dev wg0 proto kernel scope link src 10.20.0.2")
+	if err := up.Remove(); err != nil {
+		t.Fatal(err)
+	}
+	if out := h.Shell("cat", "/proc/sys/net/ipv4/conf/wg0/promote_secondaries"); out != "0\n" {
+		t.Errorf("promote_secondaries is %s", out)
+	}
+}
+
 func TestDefaultRoutePolicy(t *testing.T) {
 	h := tunHost(t)
 	before := snapshot(t, h)
@@ -615,4 +640,67 @@ func TestAutoMTU(t *testing.T) {
 		t.Fatal(err)
 	}
 	check("marked", mtu, 1320)
+}
+
+// A route that would lead the tunnel's own datagrams into the tunnel is refused, and what was done before it undone; one that a closer
+// route to the endpoint passes by is not.
+func TestRouteOverEndpoint(t *testing.T) {
+	h := tunHost(t)
+	h.Shell("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "eth1")
+	for _, end := range []string{"eth0", "eth1"} { // the kernel adds link-local addresses and routes when it takes note of the carrier
+		h.Shell("sh", "-c", "echo 1 > /proc/sys/net/ipv6/conf/"+end+"/disable_ipv6")
+	}
+	h.Shell("ip", "addr", "add", "10.1.2.1/24", "dev", "eth0")
+	h.Shell("ip", "link", "set", "eth0", "up")
+	h.Shell("ip", "link", "set", "eth1", "up")
+	h.Shell("ip", "route", "add", "default", "via", "10.1.2.254")
+	before := snapshot(t, h)
+	for _, c := range []struct {
+		route, endpoint string
+		refused         bool
+	}{
+		{"10.0.0.0/8", "10.1.2.3", false}, // it is a neighbour
+		{"10.1.2.0/25", "10.1.2.3", true},
+		{"10.1.2.3/32", "10.1.2.3", true},
+		{"192.0.2.0/24", "192.0.2.9", true},
+		{"192.0.2.0/24", "198.51.100.9", false},
+	} {
+		l3 := setup.L3{Link: "wg0", Namespace: h.NetnsPath(), Addresses: prefixes("10.20.0.1/24"), Routes: routes(c.route),
+			Endpoints: []netip.Addr{netip.MustParseAddr(c.endpoint)}}
+		a, err := setup.Apply(t.Context(), l3)
+		if refused := err != nil; refused != c.refused {
+			t.Errorf("route %s, endpoint %s: %v", c.route, c.endpoint, err)
+		}
+		if err != nil && (!strings.Contains(err.Error(), c.endpoint) || !strings.Contains(err.Error(), "full_tunnel")) {
+			t.Errorf("the error says %v", err)
+		}
+		if a != nil {
+			if err := a.Remove(); err != nil {
+				t.Error(err)
+			}
+		}
+		checkUnchanged(t, h, before)
+	}
+	// In a table of its own it is for rules to decide.
+	a := apply(t, h, setup.L3{Link: "wg0", Routes: []setup.Route{{Prefix: netip.MustParsePrefix("192.0.2.0/24"), Table: 77}},
+		Endpoints: []netip.Addr{netip.MustParseAddr("192.0.2.9")}})
+	if err := a.Remove(); err != nil {
+		t.Error(err)
+	}
+}
+
+// Rules that a file declares carry the same protocol number, and lead nowhere while their tunnel is not up: they are no rest of a killed one.
+func TestDeclaredRulesStay(t *testing.T) {
+	h := tunHost(t)
+	h.Sysctl("net/ipv4/conf/all/src_valid_mark", "1") // which the second rule needs
+	for _, rule := range []string{"to 192.168.0.0/16 lookup main priority 6300", "not fwmark 0x63760001 lookup 1668677633 priority 6399",
+		"from 10.9.0.0/24 lookup 100 priority 1000", "to 10.7.0.0/16 prohibit priority 900"} {
+		h.Shell("ip", strings.Fields("rule add "+rule+" protocol 67")...)
+	}
+	before := snapshot(t, h)
+	a := apply(t, h, setup.L3{Link: "wg0", Addresses: prefixes("10.20.0.1/24"), Routes: routes("0.0.0.0/0")})
+	if err := a.Remove(); err != nil {
+		t.Error(err)
+	}
+	checkUnchanged(t, h, before)
 }

@@ -15,10 +15,15 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"culvert/setup/thread"
 )
 
 // netnsDir is where named network namespaces are mounted; ip-netns(8) knows the same place as /var/run/netns.
 const netnsDir = "/run/netns"
+
+// errOtherNamespace refuses what was meant for an earlier namespace of the same name.
+var errOtherNamespace = errors.New("another namespace has that name by now")
 
 // ErrExited is returned by [Namespace.Do] when its function ended its goroutine (runtime.Goexit, as t.FailNow does).
 var ErrExited = errors.New("the function ended its goroutine")
@@ -37,6 +42,21 @@ type Namespace struct {
 // NewNamespace makes the network namespace of that name, its loopback interface up. The name shows up in
 // "ip netns list"; one that exists already is refused with os.ErrExist.
 func NewNamespace(name string) (*Namespace, error) {
+	return makeNamespace(name, func() error { return nil })
+}
+
+// MakeNamespace is like [NewNamespace] but keeps nothing open. It calls prepare on a thread in the new namespace before that gets its
+// name; where prepare fails there will be none.
+func MakeNamespace(name string, prepare func() error) error {
+	n, err := makeNamespace(name, prepare)
+	if err != nil {
+		return err
+	}
+	unix.Close(n.fd)
+	return nil
+}
+
+func makeNamespace(name string, prepare func() error) (*Namespace, error) {
 	if err := checkNamespaceName(name); err != nil {
 		return nil, &OpError{Op: "create namespace", Item: name, Err: err}
 	}
@@ -47,24 +67,12 @@ func NewNamespace(name string) (*Namespace, error) {
 		return fail(err)
 	}
 	path := filepath.Join(netnsDir, name)
-	f, err := os.OpenFile(path, os.O_RDONLY|os.O_CREATE|os.O_EXCL|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return fail(err)
-	}
-	f.Close()
 	n := &Namespace{name: name, fd: -1}
-	err = onThread(func() error {
+	named := false
+	err := onThread(func() error {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 			return fmt.Errorf("unshare: %w", err)
 		}
-		if err := unix.Mount("/proc/thread-self/ns/net", path, "none", unix.MS_BIND, ""); err != nil {
-			return fmt.Errorf("mount %s: %w", path, err)
-		}
-		fd, err := openThreadNetns()
-		if err != nil {
-			return err
-		}
-		n.fd = fd
 		lo, err := netlink.LinkByName("lo")
 		if err != nil {
 			return fmt.Errorf("find lo: %w", err)
@@ -72,13 +80,29 @@ func NewNamespace(name string) (*Namespace, error) {
 		if err := netlink.LinkSetUp(lo); err != nil {
 			return fmt.Errorf("set lo up: %w", err)
 		}
-		return nil
+		if err := prepare(); err != nil {
+			return err
+		}
+		// Only now: whoever is killed between this and the mount leaves an empty file, and making a namespace takes a while.
+		f, err := os.OpenFile(path, os.O_RDONLY|os.O_CREATE|os.O_EXCL|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		f.Close()
+		named = true
+		if err := unix.Mount("/proc/thread-self/ns/net", path, "none", unix.MS_BIND, ""); err != nil {
+			return fmt.Errorf("mount %s: %w", path, err)
+		}
+		n.fd, err = openThreadNetns()
+		return err
 	})
 	if err != nil {
 		if n.fd >= 0 {
 			unix.Close(n.fd)
 		}
-		removeNamespaceFile(name)
+		if named {
+			removeNamespaceFile(name)
+		}
 		return fail(err)
 	}
 	return n, nil
@@ -187,15 +211,9 @@ func (n *Namespace) open() (int, error) {
 
 // onThread runs f on a new thread, which is thrown away afterwards: whatever f did to its namespaces ends with it.
 func onThread(f func() error) error {
-	result := make(chan error, 1)
-	go func() {
-		// Never unlocked, so the runtime ends the thread together with the goroutine.
-		runtime.LockOSThread()
-		err := ErrExited
-		defer func() { result <- err }()
-		err = f()
-	}()
-	return <-result
+	err := ErrExited
+	thread.Run(func() { err = f() })
+	return err
 }
 
 // enter moves the calling thread to the network namespace ns refers to. Where it is already there nothing is done, so
@@ -450,6 +468,19 @@ func (n *Namespace) Delete() error {
 	unix.Close(n.fd)
 	if err := removeNamespaceFile(n.name); err != nil {
 		return &OpError{Op: "delete namespace", Item: n.name, Err: err}
+	}
+	return nil
+}
+
+// DeleteNamespace takes the name of a namespace away, whoever made it: the namespace itself goes as soon as no process and no socket is
+// left in it. One that is gone is no error.
+func DeleteNamespace(name string) error {
+	err := checkNamespaceName(name)
+	if err == nil {
+		err = removeNamespaceFile(name)
+	}
+	if err != nil {
+		return &OpError{Op: "delete namespace", Item: name, Err: err, Hint: permissionHint(err)}
 	}
 	return nil
 }

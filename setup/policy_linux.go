@@ -11,6 +11,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"culvert/setup/spec"
 )
 
 const (
@@ -206,18 +208,29 @@ func reapPolicies() {
 	}
 	live := func(r netlink.Rule) bool { return r.Invert && use.routed[r.Table] }
 	for _, r := range use.rules {
-		if r.Protocol != ruleProtocol {
+		if !isPolicyRule(r) {
 			continue
 		}
 		// The rule for the main table belongs to the one right behind it.
 		inUse := live(r) || slices.ContainsFunc(use.rules, func(next netlink.Rule) bool {
-			return next.Protocol == ruleProtocol && next.Family == r.Family && next.Priority == r.Priority+1 && live(next)
+			return isPolicyRule(next) && next.Family == r.Family && next.Priority == r.Priority+1 && live(next)
 		})
 		if !inUse {
 			_ = netlink.RuleDel(&r)
 		}
 	}
 	reapFirewalls()
+}
+
+// isPolicyRule reports whether a rule is one of the two that addRules makes. Those that a file declares have the same protocol number.
+func isPolicyRule(r netlink.Rule) bool {
+	if r.Protocol != ruleProtocol || r.Src != nil || r.Dst != nil || r.Priority >= spec.FirstPriority && r.Priority <= spec.LastPriority {
+		return false
+	}
+	if r.Invert {
+		return r.Mark != 0 && int(r.Mark) == r.Table
+	}
+	return r.Table == tableMain && r.SuppressPrefixlen == 0 && r.Mark == 0
 }
 
 // setValidMark switches src_valid_mark on for the namespace.

@@ -70,9 +70,9 @@ func TestParseControl(t *testing.T) {
 
 // What is written for sending must be what x/sys/unix reads, and fit.
 func TestPutControl(t *testing.T) {
-	e4 := Endpoint{netip.MustParseAddrPort("192.0.2.9:1"), netip.MustParseAddr("192.0.2.1"), 7}
-	e6 := Endpoint{netip.MustParseAddrPort("[2001:db8::9]:1"), netip.MustParseAddr("2001:db8::1"), 7}
-	local := Endpoint{netip.MustParseAddrPort("[fe80::9%7]:1"), netip.MustParseAddr("fe80::1"), 7}
+	e4 := Endpoint{Remote: netip.MustParseAddrPort("192.0.2.9:1"), Source: netip.MustParseAddr("192.0.2.1"), Interface: 7}
+	e6 := Endpoint{Remote: netip.MustParseAddrPort("[2001:db8::9]:1"), Source: netip.MustParseAddr("2001:db8::1"), Interface: 7}
+	local := Endpoint{Remote: netip.MustParseAddrPort("[fe80::9%7]:1"), Source: netip.MustParseAddr("fe80::1"), Interface: 7}
 	for _, e := range []Endpoint{e4, e6, local} {
 		var b controlBuffer
 		for i := range b {

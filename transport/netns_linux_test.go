@@ -127,7 +127,7 @@ func TestStickySource(t *testing.T) {
 			hb.Shell("ip", "-6", "addr", "change", prefix, "dev", w.B.Device, "preferred_lft", "0")
 		}
 		got := exchange(t, a, to(second, b), atB)
-		want := Endpoint{netip.AddrPortFrom(family[0], a.port), second, index(t, hb, w.B.Device)}
+		want := Endpoint{Remote: netip.AddrPortFrom(family[0], a.port), Source: second, Interface: index(t, hb, w.B.Device)}
 		if got.endpoint != want {
 			t.Fatalf("endpoint %+v, want %+v", got.endpoint, want)
 		}
@@ -164,7 +164,7 @@ func TestRemoteMoves(t *testing.T) {
 	for _, w := range []lab.Wire{first, second, first} {
 		for _, family := range ends(w) {
 			got := exchange(t, a, to(family[1], b), atB)
-			want := Endpoint{netip.AddrPortFrom(family[0], a.port), family[1], index(t, hb, w.B.Device)}
+			want := Endpoint{Remote: netip.AddrPortFrom(family[0], a.port), Source: family[1], Interface: index(t, hb, w.B.Device)}
 			if got.endpoint != want {
 				t.Errorf("endpoint %+v, want %+v", got.endpoint, want)
 			}

@@ -22,6 +22,7 @@ const (
 type udpReceiver struct {
 	socket *udpSocket
 	family *family
+	worker int
 	messages
 	zones zones
 
@@ -33,8 +34,8 @@ type udpReceiver struct {
 	poll  func(fd uintptr) (done bool)
 }
 
-func newReceiver(s *udpSocket, f *family) *udpReceiver {
-	r := &udpReceiver{socket: s, family: f}
+func newReceiver(s *udpSocket, f *family, worker int) *udpReceiver {
+	r := &udpReceiver{socket: s, family: f, worker: worker}
 	r.wire()
 	r.poll = func(fd uintptr) bool {
 		r.calls++
@@ -43,6 +44,9 @@ func newReceiver(s *udpSocket, f *family) *udpReceiver {
 	}
 	return r
 }
+
+// Worker implements [Receiver].
+func (r *udpReceiver) Worker() int { return r.worker }
 
 // Receive fills at most as many trains as one system call takes. A train may come back with N of 0: an empty
 // datagram, or one dropped as too large.
@@ -57,7 +61,7 @@ func (r *udpReceiver) Receive(trains []Train) (int, error) {
 			return 0, err
 		}
 		err := r.family.raw.Read(r.poll)
-		r.socket.in.calls.Add(r.calls)
+		r.family.in.calls.Add(r.calls)
 		r.calls = 0
 		switch {
 		case err != nil:
@@ -149,7 +153,7 @@ func (r *udpReceiver) fill(trains []Train) (kept int) {
 		datagrams += uint64(max(t.Datagrams(), 1))
 		bytes += uint64(t.N)
 	}
-	in := &r.socket.in
+	in := &r.family.in
 	in.datagrams.Add(datagrams)
 	in.bytes.Add(bytes)
 	if truncated > 0 {

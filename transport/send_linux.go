@@ -13,11 +13,12 @@ var errNoFamily = os.NewSyscallError("sendmmsg", unix.EAFNOSUPPORT)
 // udpSender sends through both families' sockets.
 type udpSender struct {
 	socket *udpSocket
+	worker worker
 	out    *outbox
 }
 
-func newUDPSender(s *udpSocket) *udpSender {
-	return &udpSender{socket: s, out: newOutbox(s)}
+func newUDPSender(s *udpSocket, w worker) *udpSender {
+	return &udpSender{socket: s, worker: w, out: newOutbox(s)}
 }
 
 func (s *udpSender) Send(trains []Train) (failed int) {
@@ -35,10 +36,10 @@ func (s *udpSender) Send(trains []Train) (failed int) {
 		}
 	}
 	if v4 {
-		s.sendFamily(s.socket.v4, trains, false)
+		s.sendFamily(s.worker.v4, trains, false)
 	}
 	if v6 {
-		s.sendFamily(s.socket.v6, trains, true)
+		s.sendFamily(s.worker.v6, trains, true)
 	}
 	for i := range trains {
 		if trains[i].Err != nil {
@@ -46,7 +47,7 @@ func (s *udpSender) Send(trains []Train) (failed int) {
 		}
 	}
 	if failed > 0 {
-		s.socket.out.errors.Add(uint64(failed))
+		s.socket.sendErrors.Add(uint64(failed))
 	}
 	return failed
 }
@@ -135,7 +136,7 @@ func (o *outbox) addTrain(i int) {
 		return
 	}
 	if !offload {
-		o.socket.out.segmentFallbacks.Add(1)
+		o.family.out.segmentFallbacks.Add(1)
 	}
 	o.addSingles(i, sourceFits(t.Endpoint))
 }
@@ -179,6 +180,9 @@ func (o *outbox) putControl(i int) {
 
 // flush sends what was gathered; a message that cannot be sent is noted on its train and does not hold back the rest.
 func (o *outbox) flush() {
+	if o.n == 0 {
+		return
+	}
 	var datagrams, bytes uint64
 	for o.at = 0; o.at < o.n; {
 		if !o.sendmmsg() {
@@ -202,7 +206,7 @@ func (o *outbox) flush() {
 		o.iovs[i].Base = nil // the buffers are the caller's
 	}
 	o.n, o.at = 0, 0
-	out := &o.socket.out
+	out := &o.family.out
 	out.datagrams.Add(datagrams)
 	out.bytes.Add(bytes)
 	out.calls.Add(o.calls)
@@ -231,7 +235,7 @@ func (o *outbox) sendmmsg() bool {
 func (o *outbox) delivered(m *message) uint64 {
 	o.sent++
 	if m.sourceRefused {
-		o.socket.out.sourceFallbacks.Add(1)
+		o.family.out.sourceFallbacks.Add(1)
 	}
 	if m.segment == 0 {
 		return 1
@@ -317,7 +321,7 @@ func (o *outbox) sendSingly(m *message, errno unix.Errno) {
 	if !sent {
 		return
 	}
-	o.socket.out.segmentFallbacks.Add(1)
+	o.family.out.segmentFallbacks.Add(1)
 	o.socket.segmentRefused(errno)
 }
 

@@ -42,13 +42,21 @@ type Endpoint struct {
 	Source netip.Addr
 	// Interface is the index of the interface Source was learned on; 0 where Source is unset.
 	Interface int32
+	// Stream is the number of the stream (see [Streamer]) that leads to Remote, the far end of its TCP connection; 0 where
+	// datagrams do. A stream's endpoint has no Source.
+	Stream uint32
 }
 
 // String returns the remote address and port, the form shown to users.
-func (e Endpoint) String() string { return e.Remote.String() }
+func (e Endpoint) String() string {
+	if e.Stream != 0 {
+		return e.Remote.String() + " over TCP"
+	}
+	return e.Remote.String()
+}
 
 // WithoutSource returns e with the sticky source forgotten.
-func (e Endpoint) WithoutSource() Endpoint { return Endpoint{Remote: e.Remote} }
+func (e Endpoint) WithoutSource() Endpoint { return Endpoint{Remote: e.Remote, Stream: e.Stream} }
 
 // Train is one or more datagrams to or from one endpoint.
 type Train struct {
@@ -98,8 +106,35 @@ type Options struct {
 	Mark uint32
 	// DontFragment is what SetDontFragment changes later.
 	DontFragment bool
+	// Workers is how many receivers of each family share the port, each for a goroutine of its own; 0 and 1 are one.
+	Workers int
+	// Steering says which worker a datagram goes to.
+	Steering Steering
+	// Unwatched leaves out what SourceValid and RouteChanges need, which then know nothing.
+	Unwatched bool
+	// WithoutStreams leaves out the streams of a network that has them (see [Streamer]).
+	WithoutStreams bool
 	// Logf, when not nil, receives the rare remarks of a socket (such as an offload found unusable, once).
 	Logf func(format string, args ...any)
+
+	joins bool // further sockets are to share the port with one that is bound
+}
+
+// Steering divides datagrams among the workers of a port, by their content: those whose first byte is First go to worker
+// (byte At) >> Shift, modulo the number of workers; all others, shorter ones included, go to worker 0. Where the kernel
+// cannot do that, it goes by addresses and ports.
+type Steering struct {
+	First uint8
+	At    uint8
+	Shift uint8
+}
+
+// Worker returns the worker that a datagram goes to, of as many as there are.
+func (s Steering) Worker(datagram []byte, workers int) int {
+	if workers <= 1 || len(datagram) <= int(s.At) || datagram[0] != s.First {
+		return 0
+	}
+	return int(datagram[s.At]>>s.Shift) % workers
 }
 
 // Network opens sockets.
@@ -125,6 +160,9 @@ type Socket interface {
 	Receivers() []Receiver
 	// NewSender returns a sender with scratch space of its own, for one goroutine at a time.
 	NewSender() Sender
+	// NewWorkerSender is NewSender for one of the workers: what it sends leaves from the same port as all, but shares no
+	// kernel socket with what the others send.
+	NewWorkerSender(worker int) Sender
 	// SourceValid reports whether the route to e.Remote still leaves through e.Interface with e.Source being
 	// one of this host's addresses.
 	SourceValid(e Endpoint) bool
@@ -143,6 +181,8 @@ type Receiver interface {
 	// hold nothing (N of 0: an empty datagram, or one dropped as truncated). It allocates nothing. Errors that a later call may not meet again (such as ECONNREFUSED or ENOMEM) are survived inside;
 	// what is returned ends the receiver: net.ErrClosed after Close.
 	Receive(trains []Train) (n int, err error)
+	// Worker is whose of [Options].Workers it is, from 0.
+	Worker() int
 }
 
 // Sender sends trains.
@@ -164,6 +204,25 @@ type Counters struct {
 	SendErrors                       uint64
 	Truncated                        uint64 // received datagrams dropped as larger than the buffer
 	SegmentOffload, ReceiveOffload   bool   // UDP_SEGMENT and UDP_GRO in use
+	Streams                          StreamCounters
+}
+
+// Plus returns the sum of both; an offload is in use where it is in either.
+func (c Counters) Plus(d Counters) Counters {
+	c.SentDatagrams += d.SentDatagrams
+	c.SentBytes += d.SentBytes
+	c.SentCalls += d.SentCalls
+	c.ReceivedDatagrams += d.ReceivedDatagrams
+	c.ReceivedBytes += d.ReceivedBytes
+	c.ReceivedCalls += d.ReceivedCalls
+	c.SegmentFallbacks += d.SegmentFallbacks
+	c.SourceFallbacks += d.SourceFallbacks
+	c.SendErrors += d.SendErrors
+	c.Truncated += d.Truncated
+	c.SegmentOffload = c.SegmentOffload || d.SegmentOffload
+	c.ReceiveOffload = c.ReceiveOffload || d.ReceiveOffload
+	c.Streams = c.Streams.Plus(d.Streams)
+	return c
 }
 
 // ParseEndpoint parses "addr:port" or "[addr%zone]:port" with a numeric address. A zone must be a decimal interface

@@ -34,14 +34,19 @@ type family struct {
 	v6   bool
 	gso  bool // the kernel knows UDP_SEGMENT
 	gro  bool // UDP_GRO is on
+
+	out sendCounters
+	in  receiveCounters
 }
 
 type udpSocket struct {
-	v4, v6 *family // nil where the host lacks the family
+	v4, v6 *family  // nil where the host lacks the family
+	joined []worker // what shares the port with these
 	port   uint16
 	logf   func(format string, args ...any)
 
 	send, recv mmsgCall
+	attach     attachFunc
 
 	mark                atomic.Uint32
 	dontFragment        atomic.Bool
@@ -49,6 +54,7 @@ type udpSocket struct {
 	// segmentOff is set once UDP_SEGMENT was found unusable; refusals counts towards it.
 	segmentOff atomic.Bool
 	refusals   atomic.Int32
+	sendErrors atomic.Uint64 // failed trains
 
 	routes    *routeQueries // nil where netlink is out of reach
 	watch     *routeWatch
@@ -57,16 +63,12 @@ type udpSocket struct {
 	closed    chan struct{}
 	closeOnce sync.Once
 	closeErr  error
-
-	out sendCounters
-	in  receiveCounters
 }
 
 type sendCounters struct {
 	_                                 [64]byte // apart from what the receivers write
 	datagrams, bytes, calls           atomic.Uint64
 	segmentFallbacks, sourceFallbacks atomic.Uint64
-	errors                            atomic.Uint64
 	_                                 [64]byte
 }
 
@@ -83,6 +85,7 @@ func (UDP) Open(o Options) (Socket, error) {
 		logf:   o.Logf,
 		send:   sendmmsg,
 		recv:   recvmmsg,
+		attach: attachSteering,
 		closed: make(chan struct{}),
 	}
 	if s.logf == nil {
@@ -97,10 +100,20 @@ func (UDP) Open(o Options) (Socket, error) {
 	if err := s.bind(o, openFamily); err != nil {
 		return nil, err
 	}
-	for _, f := range s.families() {
-		s.receivers = append(s.receivers, newReceiver(s, f))
+	if err := s.join(o); err != nil {
+		return nil, errors.Join(err, s.Close())
 	}
-	s.openRoutes()
+	for i := range 1 + len(s.joined) {
+		w := s.worker(i)
+		for _, f := range []*family{w.v4, w.v6} {
+			if f != nil {
+				s.receivers = append(s.receivers, newReceiver(s, f, i))
+			}
+		}
+	}
+	if !o.Unwatched {
+		s.openRoutes()
+	}
 	return s, nil
 }
 
@@ -234,7 +247,8 @@ func (f *family) mtuDiscover(dontFragment bool) socketOption {
 //
 // IP_RECVERR stays off: a queued ICMP error would fail the next, unrelated send.
 //
-// SO_REUSEADDR stays off: two daemons on one port would each get part of the datagrams.
+// SO_REUSEADDR stays off: two daemons on one port would each get part of the datagrams. SO_REUSEPORT is on only where join
+// says.
 func (f *family) setOptions(fd int, o Options) (call string, err error) {
 	for _, b := range []struct{ force, plain int }{
 		{unix.SO_RCVBUFFORCE, unix.SO_RCVBUF},
@@ -242,6 +256,11 @@ func (f *family) setOptions(fd int, o Options) (call string, err error) {
 	} {
 		if unix.SetsockoptInt(fd, unix.SOL_SOCKET, b.force, socketBuffer) != nil {
 			_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, b.plain, socketBuffer) // the kernel caps it
+		}
+	}
+	if o.joins {
+		if err := sharePort.set(fd); err != nil {
+			return sharePort.name, err
 		}
 	}
 	options := []socketOption{
@@ -294,9 +313,12 @@ func (f *family) port() (port uint16, err error) {
 // families lists those that are open.
 func (s *udpSocket) families() []*family {
 	var fs []*family
-	for _, f := range []*family{s.v4, s.v6} {
-		if f != nil {
-			fs = append(fs, f)
+	for i := range 1 + len(s.joined) {
+		w := s.worker(i)
+		for _, f := range []*family{w.v4, w.v6} {
+			if f != nil {
+				fs = append(fs, f)
+			}
 		}
 	}
 	return fs
@@ -337,7 +359,9 @@ func (f *family) setOption(o socketOption) (err error) {
 
 func (s *udpSocket) Receivers() []Receiver { return s.receivers }
 
-func (s *udpSocket) NewSender() Sender { return newUDPSender(s) }
+func (s *udpSocket) NewSender() Sender { return s.NewWorkerSender(0) }
+
+func (s *udpSocket) NewWorkerSender(worker int) Sender { return newUDPSender(s, s.worker(worker)) }
 
 func (s *udpSocket) SourceValid(e Endpoint) bool {
 	if !e.Source.IsValid() || s.routes == nil {
@@ -354,22 +378,23 @@ func (s *udpSocket) RouteChanges() <-chan struct{} {
 }
 
 func (s *udpSocket) Counters() Counters {
-	c := Counters{
-		SentDatagrams:     s.out.datagrams.Load(),
-		SentBytes:         s.out.bytes.Load(),
-		SentCalls:         s.out.calls.Load(),
-		SegmentFallbacks:  s.out.segmentFallbacks.Load(),
-		SourceFallbacks:   s.out.sourceFallbacks.Load(),
-		SendErrors:        s.out.errors.Load(),
-		ReceivedDatagrams: s.in.datagrams.Load(),
-		ReceivedBytes:     s.in.bytes.Load(),
-		ReceivedCalls:     s.in.calls.Load(),
-		Truncated:         s.in.truncated.Load(),
-	}
+	var c Counters
 	for _, f := range s.families() {
-		c.SegmentOffload = c.SegmentOffload || f.gso && !s.segmentOff.Load()
-		c.ReceiveOffload = c.ReceiveOffload || f.gro
+		c = c.Plus(Counters{
+			SentDatagrams:     f.out.datagrams.Load(),
+			SentBytes:         f.out.bytes.Load(),
+			SentCalls:         f.out.calls.Load(),
+			SegmentFallbacks:  f.out.segmentFallbacks.Load(),
+			SourceFallbacks:   f.out.sourceFallbacks.Load(),
+			ReceivedDatagrams: f.in.datagrams.Load(),
+			ReceivedBytes:     f.in.bytes.Load(),
+			ReceivedCalls:     f.in.calls.Load(),
+			Truncated:         f.in.truncated.Load(),
+			SegmentOffload:    f.gso && !s.segmentOff.Load(),
+			ReceiveOffload:    f.gro,
+		})
 	}
+	c.SendErrors = s.sendErrors.Load()
 	return c
 }
 

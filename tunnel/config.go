@@ -6,6 +6,7 @@ import (
 
 	"culvert/crypto"
 	"culvert/transport"
+	"culvert/tunnel/access"
 )
 
 // Options are what a tunnel is born with; everything else is changed while it runs through [Tunnel.Configure].
@@ -24,6 +25,9 @@ type Options struct {
 	// authenticated but not trusted, and may send one again. It is called from the control loop and must not block or call
 	// the tunnel. nil ignores them.
 	Pushed func(from crypto.PublicKey, subject string, document []byte)
+	// Greeted is called once for each session with a peer on the native wire, when it has said hello under it from the given endpoint: the
+	// moment to push. It is called from the control loop as Pushed is. nil is no call.
+	Greeted func(peer crypto.PublicKey, from netip.AddrPort)
 	// Agent is how this program names itself to peers on the native wire, at most 64 printable bytes.
 	Agent string
 	// Suites is what is offered on the native wire; zero measures which are fast here.
@@ -37,6 +41,7 @@ type Change struct {
 	PrivateKey   *crypto.PrivateKey // the zero key removes it
 	ListenPort   *uint16            // 0 picks a free port
 	Mark         *uint32            // fwmark of outgoing datagrams, 0 for none
+	Switch       *SwitchChange      // only where the device carries Ethernet frames
 	PostQuantum  *bool              // from now on refuse peers that are not on the native wire, whoever adds them
 	ReplacePeers bool               // peers not named by a later entry of Peers are removed
 	Peers        []PeerChange
@@ -53,6 +58,13 @@ type PeerChange struct {
 	Keepalive         *time.Duration // whole seconds up to 65535 s; 0 turns it off
 	ReplaceAllowedIPs bool
 	AllowedIPs        []AllowedIPChange
+	Streams           *[]transport.StreamTarget // where streams to it are dialled, in turn, when UDP does not reach it; none: nowhere
+	Port              *PortChange               // only where the device carries Ethernet frames
+	// Access is what the peer may do from now on; access.Unrestricted ends all restrictions. A peer keeps its policy through
+	// ReplacePeers: who does not know of policies, such as `wg syncconf`, does not lift them.
+	Access *access.Policy
+	Usage  *access.Usage // what it has used of its quota before, of a state that was kept
+	Held   *bool         // nothing but control messages passes as long as it is
 }
 
 // AllowedIPChange moves a prefix to the peer (from whichever peer had it), or removes it from this peer.

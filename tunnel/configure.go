@@ -3,12 +3,15 @@ package tunnel
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"time"
 
 	"culvert/crypto"
 	"culvert/crypto/cookie"
 	"culvert/crypto/noise"
+	"culvert/transport"
+	"culvert/tunnel/ethernet"
 	"culvert/tunnel/message"
 )
 
@@ -30,6 +33,9 @@ func (t *Tunnel) Configure(change Change) error {
 	if t.closed {
 		return ErrClosed
 	}
+	if err := t.checkLayer(&change); err != nil {
+		return err
+	}
 	if err := t.checkPostQuantum(&change); err != nil {
 		return err
 	}
@@ -47,8 +53,18 @@ func (t *Tunnel) Configure(change Change) error {
 
 // validate checks what can be known to be wrong without looking at the tunnel.
 func (c *Change) validate() error {
+	if c.Switch != nil {
+		if err := c.Switch.validate(); err != nil {
+			return err
+		}
+	}
 	for i := range c.Peers {
 		p := &c.Peers[i]
+		if p.Port != nil {
+			if err := p.Port.validate(); err != nil {
+				return fmt.Errorf("peer %s: %w", p.PublicKey, err)
+			}
+		}
 		if p.Wire != nil && *p.Wire != WireGuard && *p.Wire != Culvert {
 			return fmt.Errorf("%w: peer %s: unknown wire", ErrInvalidChange, p.PublicKey)
 		}
@@ -67,16 +83,66 @@ func (c *Change) validate() error {
 	return nil
 }
 
+// checkLayer refuses what does not go with what the device carries.
+func (t *Tunnel) checkLayer(change *Change) error {
+	if t.bridge == nil {
+		if change.Switch != nil {
+			return fmt.Errorf("%w: settings of a switch for a tunnel that carries IP packets", ErrInvalidChange)
+		}
+		for i := range change.Peers {
+			if change.Peers[i].Port != nil {
+				return fmt.Errorf("%w: peer %s: settings of a switch's port for a tunnel that carries IP packets", ErrInvalidChange, change.Peers[i].PublicKey)
+			}
+		}
+		return nil
+	}
+	if key, ok := t.onWireGuard(change); ok {
+		return fmt.Errorf("%w: peer %s would be on WireGuard's wire, which carries no Ethernet frames", ErrInvalidChange, key)
+	}
+	pinned := make(map[ethernet.Address]crypto.PublicKey)
+	if !change.ReplacePeers {
+		for key, p := range t.peers {
+			for _, a := range p.port.Load().change.Pinned {
+				pinned[a] = key
+			}
+		}
+	}
+	for i := range change.Peers {
+		p := &change.Peers[i]
+		if p.Port == nil && !p.Remove {
+			continue
+		}
+		maps.DeleteFunc(pinned, func(_ ethernet.Address, key crypto.PublicKey) bool { return key == p.PublicKey })
+		if p.Port == nil {
+			continue
+		}
+		for _, a := range p.Port.Pinned {
+			if key, ok := pinned[a]; ok && key != p.PublicKey {
+				return fmt.Errorf("%w: %v is pinned to peer %s and to peer %s", ErrInvalidChange, a, key, p.PublicKey)
+			}
+			pinned[a] = p.PublicKey
+		}
+	}
+	return nil
+}
+
 // checkPostQuantum refuses a change after which a peer would have keys that are not hybrid, where those are required.
 func (t *Tunnel) checkPostQuantum(change *Change) error {
 	required := t.postQuantum
 	if change.PostQuantum != nil {
 		required = *change.PostQuantum
 	}
-	if !required {
-		t.postQuantum = false
-		return nil
+	if required {
+		if key, ok := t.onWireGuard(change); ok {
+			return fmt.Errorf("%w: peer %s would be on WireGuard's wire, and the tunnel requires post-quantum keys", ErrInvalidChange, key)
+		}
 	}
+	t.postQuantum = required
+	return nil
+}
+
+// onWireGuard returns a peer that would be on WireGuard's wire after the change; ok is false if none would.
+func (t *Tunnel) onWireGuard(change *Change) (key crypto.PublicKey, ok bool) {
 	wires := make(map[crypto.PublicKey]Wire)
 	for key, p := range t.peers {
 		if !change.ReplacePeers {
@@ -99,11 +165,10 @@ func (t *Tunnel) checkPostQuantum(change *Change) error {
 	}
 	for key, w := range wires {
 		if w != Culvert {
-			return fmt.Errorf("%w: peer %s would be on WireGuard's wire, and the tunnel requires post-quantum keys", ErrInvalidChange, key)
+			return key, true
 		}
 	}
-	t.postQuantum = true
-	return nil
+	return key, false
 }
 
 // changeSocket applies the port and the mark.
@@ -125,18 +190,25 @@ func (t *Tunnel) changeSocket(change *Change) error {
 				t.mark = oldMark
 				return err
 			}
-			return nil // the new socket has the mark
+			return t.lanePorts.Load().each(t.marked) // the new socket has the mark
 		}
 		t.wantPort = *port
 	}
 	if b := t.bound.Load(); b != nil && t.mark != oldMark {
-		if err := b.socket.SetMark(t.mark); err != nil {
+		err := t.marked(b.socket)
+		if err == nil {
+			err = t.lanePorts.Load().each(t.marked)
+		}
+		if err != nil {
 			t.mark = oldMark
 			return err
 		}
 	}
 	return nil
 }
+
+// marked has a socket mark what it sends as configured.
+func (t *Tunnel) marked(s transport.Socket) error { return s.SetMark(t.mark) }
 
 // changeKey gives the tunnel another private key. All sessions were made under the old one and end; a peer with the new
 // public key would be the tunnel itself, and is removed.
@@ -153,9 +225,12 @@ func (t *Tunnel) changeKey(private crypto.PrivateKey) error {
 		}
 		id = &identity{private: private, noise: static, checker: cookie.NewChecker(static.Public())}
 		if self := t.lookupPeer(static.Public()); self != nil {
-			edit := t.routes.edit(len(self.allowed))
+			edit := t.routes.edit(self.allowed.size())
 			t.removePeer(self, edit)
 			edit.publish()
+			if t.bridge != nil {
+				t.bridge.publishPorts()
+			}
 		}
 	}
 	t.identity.Store(id)
@@ -192,6 +267,9 @@ func (t *Tunnel) changePeers(change *Change) {
 		prefixes += t.routes.snapshot().Size()
 	}
 	edit := t.routes.edit(prefixes)
+	if change.Switch != nil {
+		t.bridge.setSwitch(*change.Switch)
+	}
 	if change.ReplacePeers {
 		named := make(map[crypto.PublicKey]bool, len(change.Peers))
 		for i := range change.Peers {
@@ -212,6 +290,9 @@ func (t *Tunnel) changePeers(change *Change) {
 		}
 	}
 	edit.publish()
+	if t.bridge != nil {
+		t.bridge.publishPorts()
+	}
 	t.followWires()
 }
 
@@ -227,7 +308,9 @@ func (t *Tunnel) followWires() {
 	}
 	t.dontFragment = whole
 	if b := t.bound.Load(); b != nil {
-		if err := b.socket.SetDontFragment(whole); err != nil {
+		err := b.socket.SetDontFragment(whole)
+		err = errors.Join(err, t.lanePorts.Load().each(func(s transport.Socket) error { return s.SetDontFragment(whole) }))
+		if err != nil {
 			t.logf("%s: the path's MTU cannot be found out reliably: %v", t.name(), err)
 		}
 	}
@@ -269,14 +352,27 @@ func (t *Tunnel) changePeer(change *PeerChange, edit *routeEdit, fresh bool) {
 	if change.Wire != nil && *change.Wire != p.wire() {
 		p.setWire(*change.Wire)
 	}
+	switch {
+	case change.Port != nil:
+		t.bridge.setPort(p, *change.Port)
+	case fresh && t.bridge != nil:
+		t.bridge.setPort(p, PortChange{})
+	}
 	if change.PresharedKey != nil {
 		p.setPresharedKey(*change.PresharedKey)
 	}
+	p.setAccess(change)
 	hadEndpoint := p.endpoint.Load() != nil
 	if change.Endpoint != nil {
 		ep := *change.Endpoint
 		ep.Remote = netip.AddrPortFrom(ep.Remote.Addr().Unmap(), ep.Remote.Port())
-		p.setEndpoint(&ep)
+		p.configureEndpoint(&ep)
+	}
+	switch {
+	case change.Streams != nil:
+		p.setStreams(*change.Streams)
+	case fresh:
+		p.setStreams(nil)
 	}
 	keepaliveDue := false
 	if change.Keepalive != nil {
@@ -314,8 +410,11 @@ func (p *peer) setWire(w Wire) {
 	p.mu.Lock()
 	p.eraseKeys()
 	if w == Culvert {
-		p.native.Store(newNative(p.tunnel))
+		n := newNative(p.tunnel)
+		n.overStream(streamOf(p.endpoint.Load()) != 0)
+		p.native.Store(n)
 	} else {
+		p.leaveStreams() // which that wire does not use
 		p.native.Store(nil)
 	}
 	p.lastHandshake.Store(0) // of the other wire
@@ -340,8 +439,10 @@ func (t *Tunnel) addPeer(public crypto.PublicKey) *peer {
 		public:    public,
 		stamper:   cookie.NewStamper(public),
 		remote:    t.identity.Load().remote(public),
-		allowed:   make(map[netip.Prefix]struct{}),
 		heapIndex: -1,
+	}
+	if t.bridge != nil {
+		t.bridge.addPort(p)
 	}
 	t.peersMu.Lock()
 	t.peers[public] = p
@@ -355,6 +456,9 @@ func (t *Tunnel) removePeer(p *peer, edit *routeEdit) {
 	delete(t.peers, p.public)
 	t.peersMu.Unlock()
 	edit.removeAll(p)
+	if t.bridge != nil {
+		t.bridge.removePort(p)
+	}
 	t.sayGoodbye([]*peer{p}, message.ReasonRemoved)
 	p.mu.Lock()
 	p.removed = true

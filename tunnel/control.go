@@ -7,6 +7,7 @@ import (
 	"culvert/crypto/session"
 	"culvert/transport"
 	"culvert/tunnel/device"
+	"culvert/tunnel/loopguard"
 )
 
 const (
@@ -88,6 +89,17 @@ type control struct {
 	limiter rateLimiter
 	slots   slotTable // second parts of initiations that are waited for
 
+	// Where the device carries Ethernet frames.
+	guard       *loopguard.Guard
+	bridgeAt    time.Duration // when the bridge is to be looked at
+	carrierTold bool          // that it cannot be set
+	topology    topology
+
+	// Ports for lanes are wanted, when to try again, and whether it was said that there are none.
+	wantLanePorts bool
+	lanePortsAt   time.Duration
+	lanePortsTold bool
+
 	// The interface is up but its port could not be opened: when to try again, and why not last time.
 	retryPortAt time.Duration
 	portError   string
@@ -103,6 +115,9 @@ const controlBatch = 2 * transport.MaxTrainBytes
 func newControl(t *Tunnel) *control {
 	c := &control{tunnel: t, batch: newSendBatch(t, controlBatch), content: make([]byte, device.Headroom, 4<<10), slots: make(slotTable)}
 	c.staged = outbound{tunnel: t, queue: t.queues[0], batch: c.batch}
+	if t.bridge != nil {
+		c.guard = loopguard.New(unpredictable(), unpredictable)
+	}
 	return c
 }
 
@@ -112,8 +127,17 @@ func (c *control) run() {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	events := t.device.Events()
+	var probes chan probeMessage // nil, and so never ready, where there are no frames
+	var bridge chan struct{}
+	if t.bridge != nil {
+		probes, bridge = t.bridge.probes, t.bridge.wake
+		c.maintainBridge(t.clock.now())
+	}
 	for {
 		c.batch.flush()
+		if c.wantLanePorts {
+			c.openLanePorts(t.clock.now())
+		}
 		timer.Reset(c.wait())
 		select {
 		case <-t.closing:
@@ -122,6 +146,10 @@ func (c *control) run() {
 			c.handshake(&m, t.clock.now())
 		case m := <-t.controls:
 			c.control(&m, t.clock.now())
+		case m := <-probes:
+			c.loopProbe(&m, t.clock.now())
+		case <-bridge:
+			c.maintainBridge(t.clock.now())
 		case <-t.attention.wake:
 			now := t.clock.now()
 			c.spare = t.attention.take(c.spare)
@@ -137,6 +165,9 @@ func (c *control) run() {
 			if c.retryPortAt != 0 && c.retryPortAt <= now {
 				c.openPort(now)
 			}
+			if c.bridgeAt != 0 && c.bridgeAt <= now {
+				c.maintainBridge(now)
+			}
 		case e, ok := <-events:
 			if !ok {
 				t.fail(errDeviceGone)
@@ -149,10 +180,7 @@ func (c *control) run() {
 
 // wait returns how long until the first peer, or the port, is due.
 func (c *control) wait() time.Duration {
-	at := c.agenda.first()
-	if c.retryPortAt != 0 && (at == 0 || c.retryPortAt < at) {
-		at = c.retryPortAt
-	}
+	at := earlier(earlier(c.agenda.first(), c.retryPortAt), c.bridgeAt)
 	if at == 0 {
 		return time.Hour
 	}
@@ -200,6 +228,7 @@ func (c *control) openPort(now time.Duration) {
 func (c *control) visit(p *peer, now time.Duration) {
 	// First the plan, then the deadlines: one that is armed from here on finds no plan and asks for another visit.
 	p.visitAt.Store(0)
+	look := p.lookAccess(now)
 	do := p.timers.expire(now)
 	if do.erase {
 		p.mu.Lock()
@@ -227,7 +256,8 @@ func (c *control) visit(p *peer, now time.Duration) {
 		}
 		p.timers.persist(now)
 	}
-	next := earlier(p.timers.next(), earlier(c.slots.expire(p, now), c.maintain(p, now)))
+	next := earlier(c.followStream(p, now), earlier(p.timers.next(), look))
+	next = earlier(next, earlier(c.slots.expire(p, now), c.maintain(p, now)))
 	p.visitAt.Store(int64(next))
 	c.agenda.plan(p, next)
 }
@@ -274,6 +304,10 @@ func (c *control) sealStaged(p *peer, kp *keypair, now time.Duration) {
 	}
 	for i := range waiting {
 		s := &waiting[i]
+		if t.bridge != nil && now-s.at > maxStagedFrame {
+			t.drops.add(DropOutHandshake, 1)
+			continue
+		}
 		c.staged.buf = s.buf
 		if !c.staged.sealPacket(p, kp, ep, s.lo, s.hi, s.offload, now) {
 			t.drops.add(DropOutHandshake, 1)
@@ -289,6 +323,14 @@ func (c *control) keepalive(p *peer, now time.Duration) {
 	ep, kp := p.endpoint.Load(), p.current.Load()
 	if ep == nil {
 		return
+	}
+	if c.tunnel.bridge != nil { // whose carrier depends on the answer
+		p.mu.Lock()
+		sent := c.echo(p, now)
+		p.mu.Unlock()
+		if sent {
+			return
+		}
 	}
 	counter, ok := uint64(0), false
 	if kp.maySend(now) {
@@ -309,7 +351,7 @@ func (c *control) sealKeepalive(p *peer, kp *keypair, ep *transport.Endpoint, co
 		return
 	}
 	c.batch.add(size, ep, 0)
-	p.sentDatagrams(kp, 1, size, now)
+	p.sentDatagrams(kp, kp.way(ep), 1, size, now)
 }
 
 // notifyFailing tells the owner that a peer does not answer.

@@ -11,6 +11,7 @@ import (
 	"culvert/transport"
 	"culvert/tunnel/device"
 	"culvert/tunnel/ecn"
+	"culvert/tunnel/ethernet"
 	"culvert/tunnel/fragment"
 	"culvert/tunnel/icmp"
 	"culvert/tunnel/ippacket"
@@ -20,6 +21,7 @@ import (
 
 // This file is the packet's whole way, both directions. Outbound is one goroutine per device queue, inbound one per
 // receiver; each runs its packets to completion and owns all it writes to, but for counters and timers, which are atomics.
+// Where the device carries Ethernet frames, frames.go says which peers a frame goes to, instead of packet and admit.
 
 const (
 	// paddingMultiple is what a plaintext's length is padded to (WireGuard paper §5.4.6).
@@ -42,6 +44,7 @@ const maxReads = 256
 // outbound takes packets from one device queue to the underlay.
 type outbound struct {
 	tunnel   *Tunnel
+	number   int // of the worker
 	queue    device.Queue
 	segments device.Segments
 	batch    *sendBatch
@@ -49,10 +52,20 @@ type outbound struct {
 	buf      []byte        // the packet being sent, device.BufferSize
 	kept     [maxTail]byte // what padding and the trailer overwrote
 	answer   [device.Headroom + icmp.MaxSize6 + device.Tailroom]byte
+	frames   framesOut // where the device carries Ethernet frames
 }
 
-func newOutbound(t *Tunnel, q device.Queue) *outbound {
-	return &outbound{tunnel: t, queue: q, batch: newSendBatch(t, batchBytes), buf: make([]byte, device.BufferSize)}
+// newOutbound makes the worker of a queue, or one that writes to it what comes from peers for peers.
+func newOutbound(t *Tunnel, number int) *outbound {
+	w := &outbound{
+		tunnel: t, number: number, queue: t.queues[number],
+		batch: newSendBatch(t, batchBytes), buf: make([]byte, device.BufferSize+ethernet.TagSize),
+	}
+	w.batch.worker = number
+	if t.bridge != nil {
+		w.frames.spare = make([]byte, len(w.buf))
+	}
+	return w
 }
 
 // run reads until the device ends, and returns why.
@@ -80,6 +93,10 @@ func (w *outbound) run() error {
 // packet routes and sends the packet or super-packet w.buf[lo:hi].
 func (w *outbound) packet(lo, hi int, o device.Offload, now time.Duration) {
 	t := w.tunnel
+	if t.bridge != nil {
+		w.frame(lo, hi, o, now)
+		return
+	}
 	packet := w.buf[lo:hi]
 	_, dst, _, ok := ippacket.Parse(packet)
 	if !ok {
@@ -87,6 +104,9 @@ func (w *outbound) packet(lo, hi int, o device.Offload, now time.Duration) {
 		return
 	}
 	p, ok := t.routes.snapshot().Lookup(dst)
+	if t.captures.Active() {
+		t.recordOut(p, packet, o, now)
+	}
 	if !ok {
 		t.drops.add(DropOutNoRoute, 1)
 		w.unreachable(packet, icmp.NoRoute, dst, now)
@@ -102,6 +122,15 @@ func (w *outbound) packet(lo, hi int, o device.Offload, now time.Duration) {
 		t.drops.add(DropOutRoutingLoop, 1)
 		return
 	}
+	w.toPeer(p, ep, lo, hi, o, now)
+}
+
+// toPeer sends the packet or super-packet w.buf[lo:hi] to p under its session, or keeps it until there is one.
+func (w *outbound) toPeer(p *peer, ep *transport.Endpoint, lo, hi int, o device.Offload, now time.Duration) {
+	packet := w.buf[lo:hi]
+	if a := p.access.Load(); a != nil && !w.mayPass(p, a, packet, now) {
+		return
+	}
 	kp := p.current.Load()
 	if !kp.maySend(now) || p.waiting.Load() {
 		if kp = p.stage(packet, o, now); kp == nil {
@@ -114,7 +143,7 @@ func (w *outbound) packet(lo, hi int, o device.Offload, now time.Duration) {
 			o = device.Offload{} // the checksum is finished by now
 		}
 		if kp = p.stage(packet, o, now); kp != nil && !w.sealPacket(p, kp, ep, lo, hi, o, now) {
-			t.drops.add(DropOutSessionEnded, 1)
+			w.tunnel.drops.add(DropOutSessionEnded, 1)
 		}
 	}
 }
@@ -123,12 +152,17 @@ func (w *outbound) packet(lo, hi int, o device.Offload, now time.Duration) {
 // where kp has no counters left, with nothing sent.
 func (w *outbound) sealPacket(p *peer, kp *keypair, ep *transport.Endpoint, lo, hi int, o device.Offload, now time.Duration) bool {
 	t := w.tunnel
-	tos := ecn.Outer(ippacket.TrafficClass(w.buf[lo:hi]))
+	inner := w.buf[lo:hi]
+	if t.bridge != nil {
+		inner = ipOfFrame(inner)
+	}
+	tos := ecn.Outer(ippacket.TrafficClass(inner))
+	to := kp.wayOf(w.number, ep, now)
 	kind, limit, limits := bare, int(t.mtu.Load()), device.Limits{}
 	if kp.native != nil {
 		path := kp.native.limits()
-		limit, limits = path.plaintext(), device.Limits{Elide: true, MaxPacket: path.packet()}
-		if path.settled() && limits.MaxPacket < int(t.mtu.Load()) && o.GSO == device.GSONone {
+		limit, limits = path.plaintext(), device.Limits{Elide: true, MaxPacket: path.packet(), Frame: t.bridge != nil}
+		if t.bridge == nil && path.settled() && limits.MaxPacket < int(t.mtu.Load()) && o.GSO == device.GSONone {
 			w.adapt(w.buf[lo:hi], o, limits.MaxPacket, now)
 		}
 	}
@@ -137,23 +171,20 @@ func (w *outbound) sealPacket(p *peer, kp *keypair, ep *transport.Endpoint, lo, 
 		return true
 	}
 	if kp.native != nil {
-		kind = payload.IP
-		if w.segments.Elided() {
-			kind = payload.IPElided
-		}
+		kind = contentKind(t.bridge != nil, w.segments.Elided())
 		kp.native.noteSize(w.segments.Largest())
 		if w.segments.Largest() > limits.MaxPacket {
-			w.sealLarge(p, kp, kind, ep, tos, limit, now)
+			w.sealLarge(p, kp, to, kind, tos, limit, now)
 			return true
 		}
 	}
 	count, sent := w.segments.Count(), 0
-	counter, ok := kp.Reserve(count, count*(w.segments.Largest()+maxTail+noise.TagSize))
+	counter, ok := to.Reserve(count, count*(w.segments.Largest()+maxTail+noise.TagSize))
 	if !ok {
 		return false
 	}
 	for lo, hi, ok := w.segments.Next(); ok; lo, hi, ok = w.segments.Next() {
-		size := w.seal(kp, counter, lo, hi, kind, limit, ep, tos)
+		size := w.seal(to, counter, lo, hi, kind, limit, tos)
 		if size == 0 { // erased this moment
 			t.drops.add(DropOutSessionEnded, 1)
 			count--
@@ -161,38 +192,51 @@ func (w *outbound) sealPacket(p *peer, kp *keypair, ep *transport.Endpoint, lo, 
 		sent += size
 		counter++
 	}
-	p.sentDatagrams(kp, count, sent, now)
+	p.sentDatagrams(kp, to, count, sent, now)
 	p.sentData(now)
 	return true
 }
 
+// contentKind is what a packet or frame is called on the native wire.
+func contentKind(frame, elided bool) payload.Kind {
+	switch {
+	case frame && elided:
+		return payload.EthernetElided
+	case frame:
+		return payload.Ethernet
+	case elided:
+		return payload.IPElided
+	}
+	return payload.IP
+}
+
 // sealLarge is the rest of sealPacket where segments are larger than the path takes: those go as fragments. Where kp's
 // counters run out the rest is lost, as the packet has been taken apart by then.
-func (w *outbound) sealLarge(p *peer, kp *keypair, kind payload.Kind, ep *transport.Endpoint, tos uint8, limit int, now time.Duration) {
+func (w *outbound) sealLarge(p *peer, kp *keypair, to way, kind payload.Kind, tos uint8, limit int, now time.Duration) {
 	messages, sent := 0, 0
 	for lo, hi, ok := w.segments.Next(); ok; lo, hi, ok = w.segments.Next() {
-		n, size, ok := w.sealContent(kp, kind, lo, hi, limit, ep, tos)
+		n, size, ok := w.sealContent(kp, to, kind, lo, hi, limit, tos)
 		if !ok {
 			w.tunnel.drops.add(DropOutSessionEnded, 1)
 			kp.retired.Store(true)
 		}
 		messages, sent = messages+n, sent+size
 	}
-	p.sentDatagrams(kp, messages, sent, now)
+	p.sentDatagrams(kp, to, messages, sent, now)
 	p.sentData(now)
 }
 
 // sealContent seals one content of the native wire, w.buf[lo:hi], into the batch, in fragments where its plaintext would be
 // longer than limit. It returns how many messages that made and their bytes; ok is false where kp has no counters left.
-func (w *outbound) sealContent(kp *keypair, kind payload.Kind, lo, hi, limit int, ep *transport.Endpoint, tos uint8) (messages, size int, ok bool) {
+func (w *outbound) sealContent(kp *keypair, to way, kind payload.Kind, lo, hi, limit int, tos uint8) (messages, size int, ok bool) {
 	if hi-lo+payload.TrailerSize > limit {
-		return w.sealFragments(kp, kind, lo, hi, limit, ep, tos)
+		return w.sealFragments(kp, to, kind, lo, hi, limit, tos)
 	}
-	counter, ok := kp.Reserve(1, hi-lo+maxTail+noise.TagSize)
+	counter, ok := to.Reserve(1, hi-lo+maxTail+noise.TagSize)
 	if !ok {
 		return 0, 0, false
 	}
-	if size = w.seal(kp, counter, lo, hi, kind, limit, ep, tos); size == 0 {
+	if size = w.seal(to, counter, lo, hi, kind, limit, tos); size == 0 {
 		w.tunnel.drops.add(DropOutSessionEnded, 1)
 		return 0, 0, true
 	}
@@ -200,13 +244,13 @@ func (w *outbound) sealContent(kp *keypair, kind payload.Kind, lo, hi, limit int
 }
 
 // sealFragments cuts the plaintext that w.buf[lo:hi] would be into messages of its own.
-func (w *outbound) sealFragments(kp *keypair, kind payload.Kind, lo, hi, limit int, ep *transport.Endpoint, tos uint8) (messages, size int, ok bool) {
+func (w *outbound) sealFragments(kp *keypair, to way, kind payload.Kind, lo, hi, limit int, tos uint8) (messages, size int, ok bool) {
 	count, piece, ok := fragment.Count(hi-lo+payload.TrailerSize, limit)
 	if !ok {
 		w.tunnel.drops.add(DropOutTooLarge, 1)
 		return 0, 0, true
 	}
-	counter, ok := kp.Reserve(count, hi-lo+payload.TrailerSize+count*(maxTail+noise.TagSize))
+	counter, ok := to.Reserve(count, hi-lo+payload.TrailerSize+count*(maxTail+noise.TagSize))
 	if !ok {
 		return 0, 0, false
 	}
@@ -216,18 +260,18 @@ func (w *outbound) sealFragments(kp *keypair, kind payload.Kind, lo, hi, limit i
 	end := hi + payload.TrailerSize
 	for i := range count {
 		from := lo + i*piece
-		to := min(from+piece, end)
-		pad := payload.Padding(to-from+fragment.Overhead-payload.TrailerSize, limit)
-		tail := w.buf[to : to+fragment.Overhead+pad] // the next fragment's first bytes
+		until := min(from+piece, end)
+		pad := payload.Padding(until-from+fragment.Overhead-payload.TrailerSize, limit)
+		tail := w.buf[until : until+fragment.Overhead+pad] // the next fragment's first bytes
 		copy(w.kept[:], tail)
 		fragment.PutTail(tail, id, uint8(i), i == count-1, pad)
-		n := kp.Seal(w.batch.room(to-from+len(tail)+session.Overhead), counter+uint64(i), w.buf[from:to+len(tail)], &w.nonce)
+		n := to.Seal(w.batch.room(until-from+len(tail)+session.Overhead), counter+uint64(i), w.buf[from:until+len(tail)], &w.nonce)
 		copy(tail, w.kept[:])
 		if n == 0 {
 			w.tunnel.drops.add(DropOutSessionEnded, 1)
 			break
 		}
-		w.batch.add(n, ep, tos)
+		w.batch.addVia(n, to.endpoint, tos, to.via)
 		messages++
 		size += n
 	}
@@ -236,7 +280,7 @@ func (w *outbound) sealFragments(kp *keypair, kind payload.Kind, lo, hi, limit i
 }
 
 // seal adds the finished packet w.buf[lo:hi] to the batch, padded and sealed, and returns the message's length.
-func (w *outbound) seal(kp *keypair, counter uint64, lo, hi int, kind payload.Kind, limit int, ep *transport.Endpoint, tos uint8) int {
+func (w *outbound) seal(to way, counter uint64, lo, hi int, kind payload.Kind, limit int, tos uint8) int {
 	pad, trailer := 0, 0
 	if kind == bare {
 		pad = padding(hi-lo, limit)
@@ -250,10 +294,10 @@ func (w *outbound) seal(kp *keypair, counter uint64, lo, hi int, kind payload.Ki
 	if kind != bare {
 		tail[pad] = payload.Trailer(kind, pad)
 	}
-	size := kp.Seal(w.batch.room(end-lo+session.Overhead), counter, w.buf[lo:end], &w.nonce)
+	size := to.Seal(w.batch.room(end-lo+session.Overhead), counter, w.buf[lo:end], &w.nonce)
 	copy(tail, w.kept[:])
 	if size > 0 {
-		w.batch.add(size, ep, tos)
+		w.batch.addVia(size, to.endpoint, tos, to.via)
 	}
 	return size
 }
@@ -295,12 +339,16 @@ func (p *peer) sentData(now time.Duration) {
 }
 
 // sentDatagrams notes count data messages, keepalives included, of together size bytes sealed under kp.
-func (p *peer) sentDatagrams(kp *keypair, count, size int, now time.Duration) {
+func (p *peer) sentDatagrams(kp *keypair, to way, count, size int, now time.Duration) {
+	if l := to.lane; l != nil {
+		l.traffic.sentPackets.Add(uint64(count))
+		l.traffic.sentBytes.Add(uint64(size))
+	}
 	p.sentPackets.Add(uint64(count))
 	p.sentBytes.Add(uint64(size))
 	p.timers.authenticatedSent()
 	p.schedule(p.timers.traversed(now))
-	if kp.staleToSend(now) {
+	if kp.staleToSend(to.Session, now) {
 		p.requestHandshake(now)
 	}
 }
@@ -319,6 +367,7 @@ func (w *outbound) unreachable(packet []byte, reason icmp.Reason, dst netip.Addr
 // inbound takes datagrams of one receiver to the device.
 type inbound struct {
 	tunnel      *Tunnel
+	lanes       bool // only lanes come to the receiver
 	receiver    transport.Receiver
 	coalescer   *device.Coalescer
 	reassembler *fragment.Reassembler[*keypair]
@@ -331,16 +380,33 @@ type inbound struct {
 	table  *bart.Table[*peer]
 	source netip.Addr
 	origin *peer
+
+	frames framesIn // where the device carries Ethernet frames
 }
 
 // streak is authenticated messages that came under one keypair from one endpoint in a row; what they change of the
 // peer is written once for all.
 type streak struct {
 	keypair  *keypair
+	lane     *lane
 	endpoint *transport.Endpoint
 	messages int
 	bytes    int
 	data     bool // not only keepalives
+}
+
+// newInbound makes the worker of a receiver, which writes to the worker's queue.
+func newInbound(t *Tunnel, r transport.Receiver, worker int) *inbound {
+	worker %= len(t.queues)
+	w := &inbound{tunnel: t, receiver: r, coalescer: device.NewCoalescer(t.queues[worker]), reassembler: newReassembler()}
+	if t.bridge != nil {
+		w.frames.relay = newOutbound(t, worker)
+		w.frames.frame = make([]byte, room+device.MaxPacket)
+	}
+	for i := range w.trains {
+		w.trains[i].Buf = make([]byte, transport.ReceiveBufferSize)
+	}
+	return w
 }
 
 // run receives until the socket is closed, and returns why.
@@ -359,6 +425,9 @@ func (w *inbound) run() error {
 			w.noteArrivals(now)
 		}
 		w.delivered(w.coalescer.Flush())
+		if w.frames.relay != nil {
+			w.frames.relay.batch.flush()
+		}
 		if now-w.swept >= reassemblyTimeout {
 			w.swept = now
 			w.tunnel.countLost(w.reassembler.Expire(now))
@@ -374,6 +443,8 @@ func (w *inbound) datagram(msg []byte, train *transport.Train, now time.Duration
 		w.tunnel.drops.add(DropInMessage, 1)
 	case kind == noise.TypeData:
 		w.data(msg, train, now)
+	case w.lanes: // nobody has a reason to begin a handshake here
+		w.tunnel.drops.add(DropInMessage, 1)
 	default:
 		w.tunnel.queueHandshake(msg, kind, &train.Endpoint, now)
 	}
@@ -382,19 +453,28 @@ func (w *inbound) datagram(msg []byte, train *transport.Train, now time.Duration
 // data opens a data message and delivers the packet in it.
 func (w *inbound) data(msg []byte, train *transport.Train, now time.Duration) {
 	t := w.tunnel
-	entry := t.indices.lookup(noise.ReceiverIndex(msg))
+	entry, number := t.indices.lookupLane(noise.ReceiverIndex(msg))
 	if entry == nil || entry.keypair == nil {
 		t.drops.add(DropInIndex, 1)
 		return
 	}
 	kp := entry.keypair
+	from, on := kp.Session, (*lane)(nil)
+	if number > 0 {
+		if train.Endpoint.Stream != 0 {
+			t.drops.add(DropInIndex, 1)
+			return
+		}
+		on = kp.lanes[number-1]
+		from = on.Session
+	}
 	if !kp.mayReceive(now) {
 		t.drops.add(DropInExpired, 1)
 		return
 	}
 	size := len(msg) - session.Overhead
 	slot := w.coalescer.Slot(size)
-	plaintext, err := kp.Open(slot[:0], msg, &w.nonce)
+	plaintext, err := from.Open(slot[:0], msg, &w.nonce)
 	if err != nil {
 		w.coalescer.Discard()
 		t.drops.add(openFailure(err), 1)
@@ -408,23 +488,30 @@ func (w *inbound) data(msg []byte, train *transport.Train, now time.Duration) {
 	if !whole {
 		kind, content = w.assemble(kp, content, &tos, now)
 	}
+	if ok && kind == payload.Path {
+		if on == nil {
+			w.path(kp, content, msg, &train.Endpoint, now)
+			return
+		}
+		ok = false // where the peer is, is a matter of lane 0
+	}
 	data := ok && size > 0 && kind != payload.Control && kind != payload.Fragment
-	w.arrived(kp, &train.Endpoint, len(msg), data, now)
+	w.arrived(kp, on, &train.Endpoint, msg, data, now)
 	switch {
 	case !ok:
 		w.refuse(DropInKind)
 	case kind == payload.Control:
 		w.noteArrivals(now) // so that an echo is counted when it is answered
-		t.queueControl(kp, content, now)
+		t.queueControl(kp, on, content, transport.Endpoint{}, now)
 		w.coalescer.Discard()
 	case !data: // a keepalive, or a fragment that others have to follow
 		w.coalescer.Discard()
 	case whole:
-		w.deliver(kp, kind, content, tos)
+		w.deliver(kp, kind, content, tos, now)
 	default:
 		slot := w.coalescer.Slot(len(content))
 		copy(slot, content)
-		w.deliver(kp, kind, slot, tos)
+		w.deliver(kp, kind, slot, tos, now)
 	}
 }
 
@@ -435,9 +522,14 @@ func (w *inbound) refuse(why DropReason) {
 }
 
 // deliver takes a packet, in the slot, to the device.
-func (w *inbound) deliver(kp *keypair, kind payload.Kind, content []byte, tos uint8) {
-	if kind == payload.Ethernet || kind == payload.EthernetElided {
+func (w *inbound) deliver(kp *keypair, kind payload.Kind, content []byte, tos uint8, now time.Duration) {
+	frame := kind == payload.Ethernet || kind == payload.EthernetElided
+	switch {
+	case frame != (w.tunnel.bridge != nil):
 		w.refuse(DropInLayer)
+		return
+	case frame:
+		w.deliverFrame(kp.peer, content, kind == payload.EthernetElided, tos, now)
 		return
 	}
 	size, why := w.admit(content, kp.peer, tos)
@@ -454,15 +546,23 @@ func (w *inbound) deliver(kp *keypair, kind payload.Kind, content []byte, tos ui
 			pathmtu.ClampMSS(content, path.packet(), kind == payload.IPElided)
 		}
 	}
-	if kind != payload.IPElided {
-		w.delivered(w.coalescer.Commit(size))
+	if a := kp.peer.access.Load(); a != nil && !w.mayPass(kp.peer, a, content[:size], now) {
 		return
 	}
-	if _, _, ok := device.Elided(content); !ok {
-		w.refuse(DropInMalformed)
+	if kind == payload.IPElided {
+		if _, _, ok := device.Elided(content); !ok {
+			w.refuse(DropInMalformed)
+			return
+		}
+	}
+	if w.tunnel.captures.Active() {
+		w.tunnel.recordIn(kp.peer, content[:size], kind == payload.IPElided, now)
+	}
+	if kind == payload.IPElided {
+		w.delivered(w.coalescer.CommitElided(size))
 		return
 	}
-	w.delivered(w.coalescer.CommitElided(size))
+	w.delivered(w.coalescer.Commit(size))
 }
 
 // assemble adds a fragment to its packet and returns what that holds, or the kind Fragment as long as there is no whole
@@ -482,7 +582,7 @@ func (w *inbound) assemble(kp *keypair, content []byte, tos *uint8, now time.Dur
 		*tos |= transport.ECNCE
 	}
 	kind, content, ok := payload.Split(whole)
-	if !ok || kind == payload.Fragment {
+	if !ok || kind == payload.Fragment || kind == payload.Path {
 		w.tunnel.drops.add(DropInKind, 1)
 		return payload.Fragment, nil
 	}
@@ -528,17 +628,22 @@ func (w *inbound) delivered(lost int, err error) {
 }
 
 // arrived notes an authenticated message.
-func (w *inbound) arrived(kp *keypair, ep *transport.Endpoint, size int, data bool, now time.Duration) {
-	if a := &w.streak; a.keypair != kp || a.endpoint != ep {
+func (w *inbound) arrived(kp *keypair, on *lane, ep *transport.Endpoint, msg []byte, data bool, now time.Duration) {
+	if a := &w.streak; a.keypair != kp || a.lane != on || a.endpoint != ep {
 		w.noteArrivals(now)
-		a.keypair, a.endpoint = kp, ep
-		kp.peer.heard(ep) // before the packet is delivered, so that the answer to it goes the right way
+		a.keypair, a.lane, a.endpoint = kp, on, ep
+		switch { // before the packet is delivered, so that the answer to it goes the right way
+		case on != nil:
+			on.heard(ep, now)
+		case !kp.late(ep, msg):
+			kp.peer.heard(ep)
+		}
 		if kp.unconfirmed.Load() {
 			kp.peer.confirm(kp, now)
 		}
 	}
 	w.streak.messages++
-	w.streak.bytes += size
+	w.streak.bytes += len(msg)
 	w.streak.data = w.streak.data || data
 }
 
@@ -550,7 +655,13 @@ func (w *inbound) noteArrivals(now time.Duration) {
 	}
 	w.streak = streak{}
 	p := a.keypair.peer
-	a.keypair.received.Add(uint64(a.messages))
+	p.heardAt.Store(int64(now))
+	if l := a.lane; l == nil {
+		a.keypair.received.Add(uint64(a.messages))
+	} else {
+		l.traffic.receivedPackets.Add(uint64(a.messages))
+		l.traffic.receivedBytes.Add(uint64(a.bytes))
+	}
 	p.receivedPackets.Add(uint64(a.messages))
 	p.receivedBytes.Add(uint64(a.bytes))
 	p.timers.authenticatedReceived()

@@ -33,9 +33,14 @@ func (s *captureSender) Send(trains []transport.Train) int {
 
 // newStillNode is a node none of whose goroutines run, with an open socket. The test takes their place.
 func newStillNode(t testing.TB, network *transporttest.Network, n byte) *node {
+	return newStillQueues(t, network, n, 1)
+}
+
+// newStillQueues is newStillNode with several queues.
+func newStillQueues(t testing.TB, network *transporttest.Network, n byte, queues int) *node {
 	addr := netip.AddrFrom4([4]byte{192, 0, 2, n})
 	host := network.Host(addr)
-	dev := devicetest.New(fmt.Sprintf("wg%d", n), testMTU, 1)
+	dev := devicetest.New(fmt.Sprintf("wg%d", n), testMTU, queues)
 	tun, err := newTunnel(dev, host, Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -82,7 +87,7 @@ func newMemoryPath(t testing.TB, packet []byte, o device.Offload) (*memoryPath, 
 	join(a, a.tunnelPeer(b), &ka, kpB.LocalIndex)
 
 	capture := &captureSender{}
-	out := newOutbound(a.Tunnel, a.queues[0])
+	out := newOutbound(a.Tunnel, 0)
 	out.batch.bound, out.batch.sender = a.bound.Load(), capture
 	in := &inbound{tunnel: b.Tunnel, coalescer: device.NewCoalescer(b.queues[0])}
 	return &memoryPath{out: out, in: in, packet: packet, o: o}, capture

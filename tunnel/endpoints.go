@@ -25,6 +25,7 @@ func (s *endpointSet) set(p *peer, to *transport.Endpoint) {
 		to = nil
 	}
 	from := p.endpoint.Swap(to)
+	p.streams.moved(p.tunnel, from, to)
 	if from != nil {
 		at := s.peers[from.Remote]
 		if i := slices.Index(at, p); i >= 0 {

@@ -46,13 +46,12 @@ func packetBetween(src, dst netip.Addr, payload string) []byte {
 func (a *node) written() [][]byte {
 	synctest.Wait()
 	var all [][]byte
-	for {
-		p, _, ok := a.dev.Queue(0).TryNext(nil)
-		if !ok {
-			return all
+	for i := range a.queues {
+		for p, _, ok := a.dev.Queue(i).TryNext(nil); ok; p, _, ok = a.dev.Queue(i).TryNext(nil) {
+			all = append(all, p)
 		}
-		all = append(all, p)
 	}
+	return all
 }
 
 // allow gives the actor allowed IPs besides those it has.

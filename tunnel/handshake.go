@@ -33,6 +33,10 @@ func (c *control) initiate(p *peer, now time.Duration) {
 	if p.removed {
 		return
 	}
+	if p.shutOut(t.clock.wall()) {
+		t.drops.add(DropOutShut, p.clearStaged())
+		return
+	}
 	if t.bound.Load() == nil { // down, or coming up
 		p.timers.attempts.Add(1)
 		p.schedule(p.timers.initiationSent(now, p.retryAfter()+t.jitter()))
@@ -60,6 +64,7 @@ func (c *control) initiate(p *peer, now time.Duration) {
 		p.forgetSource()
 		ep = p.endpoint.Load()
 		t.notifyFailing(p)
+		p.streamUnanswered(now)
 	}
 	p.lastInitiation.Store(int64(now))
 	p.timers.attempts.Add(1)
@@ -254,6 +259,8 @@ func (t *Tunnel) lockCaller(id *identity, static crypto.PublicKey, wire Wire) *p
 		t.drops.add(DropInHandshake, 1)
 	case p.wire() != wire:
 		t.drops.add(DropInWire, 1)
+	case p.shutOut(t.clock.wall()):
+		t.drops.add(DropInShut, 1)
 	default:
 		return p
 	}
@@ -322,20 +329,25 @@ type derived struct {
 	suite         crypto.Suite
 	initiator     bool
 	local, remote uint32 // indices
+	lanes         int    // up to 1: no further ones
 }
 
 // derive makes a session of a handshake's keys and puts it in its place; as initiator it sends at once what waited, or
 // a keepalive, since only that lets the far end send. The peer's lock is held.
 func (c *control) derive(p *peer, keys *noise.Keys, d derived, now time.Duration) bool {
 	t := c.tunnel
-	s, err := session.New(keys, d.suite, d.initiator, d.local, d.remote, now)
+	kp := &keypair{peer: p, native: p.native.Load()}
+	err := kp.makeLanes(keys, &d, now)
+	if err == nil {
+		kp.Session, err = session.New(keys, d.suite, d.initiator, d.local, d.remote, now)
+	}
 	if err != nil {
+		keys.Erase()
 		t.indices.release(d.local)
 		t.drops.add(DropInHandshake, 1)
 		return false
 	}
-	kp := &keypair{Session: s, peer: p}
-	if kp.native = p.native.Load(); kp.native != nil {
+	if kp.native != nil {
 		kp.serial = kp.native.known()
 	}
 	kp.unconfirmed.Store(!d.initiator)

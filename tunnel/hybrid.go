@@ -15,8 +15,13 @@ import (
 // slotLifetime is how long the second part of an initiation is waited for.
 const slotLifetime = 5 * time.Second
 
-// layer is what this tunnel's device carries.
-const layer = noise.LayerIP
+// layer is what this tunnel's device carries, as the wire has it.
+func (t *Tunnel) layer() uint8 {
+	if t.bridge != nil {
+		return noise.LayerEthernet
+	}
+	return noise.LayerIP
+}
 
 // slot holds a verified first part. The peer's lock guards it.
 type slot struct {
@@ -78,7 +83,7 @@ func (p *peer) eraseSlot() {
 // hybridInitiate makes both parts of an initiation and sends them. The peer's lock is held.
 func (c *control) hybridInitiate(p *peer, index uint32, ep *transport.Endpoint, now time.Duration) (pendingHandshake, error) {
 	t := c.tunnel
-	offer := noise.Parameters{Suites: t.suites, Layer: layer}
+	offer := noise.Parameters{Suites: t.suites, Layer: t.layer(), Lanes: t.lanesWanted()}
 	parts, pending, err := p.remote.InitiateHybrid(c.buf[:0], index, p.nextTimestamp(t.clock.wall()), offer, t.randomness())
 	if err != nil {
 		return nil, err
@@ -88,7 +93,7 @@ func (c *control) hybridInitiate(p *peer, index uint32, ep *transport.Endpoint, 
 	p.stamper.StampKEM(second)
 	c.sendHandshake(p, first, ep, now)
 	c.sendHandshake(p, second, ep, now)
-	return hybridPending{pending}, nil
+	return hybridPending{pending, offer}, nil
 }
 
 // randomness is what handshakes of the native wire draw from.
@@ -165,7 +170,7 @@ func (c *control) kem(m *handshakeMessage, msg []byte, now time.Duration) {
 	if err != nil {
 		return
 	}
-	chosen := noise.Parameters{Suites: crypto.SuitesOf(suite), Layer: layer}
+	chosen := noise.Parameters{Suites: crypto.SuitesOf(suite), Layer: t.layer(), Lanes: t.lanesWanted()}
 	answer, keys, err := responder.Respond(c.buf[:0], index, p.psk, chosen, t.randomness())
 	if err != nil {
 		t.indices.release(index)
@@ -173,7 +178,7 @@ func (c *control) kem(m *handshakeMessage, msg []byte, now time.Duration) {
 		return
 	}
 	p.farLayer(offer.Layer)
-	if !c.derive(p, &keys, derived{suite: suite, local: index, remote: responder.RemoteIndex()}, now) {
+	if !c.derive(p, &keys, derived{suite: suite, local: index, remote: responder.RemoteIndex(), lanes: chosen.LanesWith(offer)}, now) {
 		return
 	}
 	c.respond(p, m, answer, now)
@@ -181,7 +186,7 @@ func (c *control) kem(m *handshakeMessage, msg []byte, now time.Duration) {
 
 // farLayer notes what the far end's device carries, and says so once where it is not what this end's carries.
 func (p *peer) farLayer(far uint8) {
-	n := p.native.Load()
+	n, layer := p.native.Load(), p.tunnel.layer()
 	if far == layer || n.layerTold {
 		return
 	}

@@ -6,18 +6,27 @@ import (
 	"errors"
 	"sync"
 	"sync/atomic"
+
+	"culvert/crypto/noise"
+	"culvert/transport"
 )
 
 // indexTable finds what a receiver index stands for: a keypair, or a handshake that awaits its response.
 //
-// An index is 32 random bits; its low bits are its slot. Two live indices never share a slot, so a lookup is one load, and
+// An index is random; its low bits are its slot. Two live indices never share a slot, so a lookup is one load, and
 // stays right while the table grows, since indices that differ in n low bits differ in n+1. Lookups are safe beside changes
 // and take no lock.
+//
+// The top five bits are random as well where one worker receives. With more they say which of them does: lane k of a session
+// is addressed by the session's index plus k in these bits, and comes to worker (top bits) modulo the number of workers. So
+// the lanes of a session, which share its slot, come to workers of their own, and sessions take turns.
 type indexTable struct {
 	slots atomic.Pointer[[]atomic.Pointer[indexEntry]] // length a power of two
 
-	mu   sync.Mutex // held by changes
-	used int
+	mu      sync.Mutex // held by changes
+	used    int
+	workers int
+	turn    int // the worker that the next index's messages come to
 }
 
 // indexEntry is immutable; a change of meaning replaces it.
@@ -30,12 +39,27 @@ type indexEntry struct {
 const (
 	minIndexSlots = 1 << 6
 	maxIndexSlots = 1 << 24
+	// laneShift is where the bits of an index begin that tell lanes, and so workers, apart; the slot is below them.
+	laneShift = 27
+	indexMask = 1<<laneShift - 1
 )
+
+// A session's top bits are below maxWorkers, so that those of its lanes do not wrap around.
+const _ uint = 1<<(32-laneShift) - (maxWorkers + noise.MaxLanes)
+
+// steering has the kernel bring each data message to the worker that its receiver index, the little-endian word at 4, says.
+var steering = transport.Steering{First: noise.TypeData, At: 7, Shift: laneShift - 24}
+
+// laneIndex is the receiver index of a lane of the session with that index.
+func laneIndex(index uint32, lane int) uint32 { return index + uint32(lane)<<laneShift }
+
+// workerOf is the worker, of several, that messages to an index come to.
+func workerOf(index uint32, workers int) int { return int(index>>laneShift) % workers }
 
 var errIndicesExhausted = errors.New("no free session index")
 
-func newIndexTable() *indexTable {
-	t := &indexTable{}
+func newIndexTable(workers int) *indexTable {
+	t := &indexTable{workers: workers}
 	s := make([]atomic.Pointer[indexEntry], minIndexSlots)
 	t.slots.Store(&s)
 	return t
@@ -49,6 +73,20 @@ func (t *indexTable) lookup(index uint32) *indexEntry {
 		return nil
 	}
 	return e
+}
+
+// lookupLane returns the entry of a session, and which of its lanes it is that has the index; nil where there is none.
+func (t *indexTable) lookupLane(index uint32) (e *indexEntry, lane int) {
+	slots := *t.slots.Load()
+	e = slots[index&uint32(len(slots)-1)].Load()
+	if e == nil || e.index == index {
+		return e, 0
+	}
+	lane = int((index - e.index) >> laneShift)
+	if (index^e.index)&indexMask != 0 || e.keypair == nil || lane > len(e.keypair.lanes) {
+		return nil, 0
+	}
+	return e, lane
 }
 
 // reserve finds a free random index for a handshake of p.
@@ -66,10 +104,16 @@ func (t *indexTable) reserve(p *peer) (uint32, error) {
 		var b [4]byte
 		rand.Read(b[:]) // never fails (Go 1.24)
 		index := binary.LittleEndian.Uint32(b[:])
+		if t.workers > 1 {
+			index = laneIndex(index&indexMask, t.turn)
+		}
 		slot := &slots[index&uint32(len(slots)-1)]
 		if slot.Load() == nil {
 			slot.Store(&indexEntry{index: index, peer: p})
 			t.used++
+			if t.turn++; t.turn >= t.workers {
+				t.turn = 0
+			}
 			return index, nil
 		}
 	}

@@ -18,10 +18,12 @@ type keypair struct {
 	native   *native       // nil on WireGuard's wire
 	serial   uint64        // tells the sessions of native apart
 	patience time.Duration // added to RekeyAfterTime
-	received atomic.Uint64 // messages authenticated under it
+	received atomic.Uint64 // messages authenticated under it, of lane 0
 	// Probes among the messages, which do not count as sent or lost, since they are made to be lost; the peer's lock guards both.
 	probesSent, probesReceived uint64
-	crossed                    bool // the far end began it while this end began another; the peer's lock guards it
+	crossed                    bool    // the far end began it while this end began another; the peer's lock guards it
+	lanes                      []*lane // from lane 1 on; nil: lane 0 is the only one
+	first                      int     // the worker that messages of lane 0 come to
 	// unconfirmed: this end was the responder and nothing has come in under the keypair yet.
 	unconfirmed atomic.Bool
 	// retired: it may receive, but no longer send (the private key has changed).
@@ -40,10 +42,10 @@ func (k *keypair) maySend(now time.Duration) bool {
 // mayReceive reports whether the keypair may open at now.
 func (k *keypair) mayReceive(now time.Duration) bool { return now-k.Created < session.RejectAfterTime }
 
-// staleToSend reports whether sending asks for a new handshake (paper §6.2): only the initiator does so by time, lest both
+// staleToSend reports whether sending on the lane of s asks for a new handshake (paper §6.2): only the initiator does so by time, lest both
 // ends start at once.
-func (k *keypair) staleToSend(now time.Duration) bool {
-	return k.RekeyDue() || k.Initiator && now-k.Created >= session.RekeyAfterTime+k.patience
+func (k *keypair) staleToSend(s *session.Session, now time.Duration) bool {
+	return s.RekeyDue() || k.Initiator && now-k.Created >= session.RekeyAfterTime+k.patience
 }
 
 // staleToReceive reports whether receiving asks for a new handshake, so that a one-way stream does not run into

@@ -247,6 +247,8 @@ func (n brokenNetwork) Open(o transport.Options) (transport.Socket, error) {
 
 func (s *brokenSocket) Receivers() []transport.Receiver { return []transport.Receiver{s} }
 
+func (s *brokenSocket) Worker() int { return 0 }
+
 func (s *brokenSocket) Receive([]transport.Train) (int, error) {
 	select {
 	case err := <-s.fail:

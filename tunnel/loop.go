@@ -34,7 +34,7 @@ func (t *Tunnel) ownDatagram(packet []byte) bool {
 	} else if packet[6] != protocolUDP {
 		return false
 	}
-	if len(packet) < header+udpHeader+8 || binary.BigEndian.Uint16(packet[header:]) != uint16(t.port.Load()) {
+	if len(packet) < header+udpHeader+8 || !t.ownPort(binary.BigEndian.Uint16(packet[header:])) {
 		return false
 	}
 	message := packet[header+udpHeader:]

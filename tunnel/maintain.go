@@ -7,7 +7,6 @@ import (
 
 	"culvert/crypto"
 	"culvert/crypto/session"
-	"culvert/transport"
 	"culvert/tunnel/device"
 	"culvert/tunnel/fragment"
 	"culvert/tunnel/message"
@@ -59,14 +58,54 @@ func (c *control) begin(p *peer, kp *keypair, now time.Duration) {
 	t := c.tunnel
 	n.begun = true
 	n.session = kp
-	hello := message.Hello{Agent: t.options.Agent, MTU: int(t.mtu.Load()), Layer: layer}
-	if err := n.sender.Restart(kp.serial, hello, now); err != nil {
+	if err := n.sender.Restart(kp.serial, p.hello(), now); err != nil {
 		t.debugf("%s: peer %s: no hello can be sent: %v", t.name(), shortKey(p.public), err)
 	}
 	n.latency.Begin(kp.serial, now)
 	n.search.Begin(now)
+	n.lanesUntil = now + laneActive
 	n.learn()
 	c.speak(p, now)
+	if t.bridge != nil {
+		t.bridge.wakeUp()
+	}
+}
+
+// hello is what this end says of itself to a peer. The peer's lock is held.
+func (p *peer) hello() message.Hello {
+	t := p.tunnel
+	p.saidRelays = p.relaysHere()
+	return message.Hello{Agent: t.options.Agent, MTU: int(t.mtu.Load()), Layer: t.layer(), Relays: p.saidRelays}
+}
+
+// relaysHere reports whether frames that come from the peer are sent on to others, for all this end knows.
+func (p *peer) relaysHere() bool {
+	port := p.port.Load()
+	return port != nil && port.spoke && len(p.tunnel.bridge.ports.Load().all) > 1
+}
+
+// sayRelays has the peer told where what hello said of relaying has changed.
+func (p *peer) sayRelays() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n := p.native.Load()
+	if n == nil || n.session == nil || p.saidRelays == p.relaysHere() {
+		return
+	}
+	// Where too much waits already, the next session's hello says it.
+	_ = n.sender.Queue(p.hello(), p.tunnel.clock.now())
+	p.tunnel.attention.add(p)
+}
+
+// farRelays notes whether this end is a spoke of the peer's.
+func (p *peer) farRelays(relays bool) {
+	if p.relays.Swap(relays) == relays || !relays {
+		return
+	}
+	if port := p.port.Load(); port != nil && port.spoke && p.native.Load().admitRemark() {
+		p.tunnel.logf("%s: peer %s and this end each have the other as a spoke: neither sends on for the other (spoke: true belongs to the hub's side alone)",
+			p.tunnel.name(), shortKey(p.public))
+	}
 }
 
 // maintain does what is due of a peer's control messages and returns when to come again, or 0.
@@ -78,10 +117,13 @@ func (c *control) maintain(p *peer, now time.Duration) time.Duration {
 		return 0
 	}
 	t := c.tunnel
+	onStream := n.stream.Load()
 	if n.moved.Swap(false) && n.begun {
-		n.search.Moved(now)
+		if !onStream {
+			n.search.Moved(now)
+		}
 		n.latency.Moved(now)
-		n.unproven = true
+		n.unproven = !onStream // nobody can pretend to be at the other end of a TCP connection
 		n.waits = n.movedAt != 0 && now < n.movedAt+moveEvery
 		if !n.waits {
 			n.movedAt = now
@@ -93,9 +135,11 @@ func (c *control) maintain(p *peer, now time.Duration) time.Duration {
 	if size := n.tooBig.Swap(0); size > 0 {
 		n.search.TooBig(int(size), now)
 	}
-	n.search.SetMax(t.largestDatagram(), now)
+	n.largest = t.largestDatagram()
+	n.search.SetMax(n.largest, now)
 	if expired(&n.maintain, now) {
 		n.latency.Active(now)
+		n.lanesUntil = now + laneActive
 		if n.large.Swap(false) {
 			n.search.Used(now)
 		}
@@ -126,7 +170,8 @@ func (c *control) maintain(p *peer, now time.Duration) time.Duration {
 		return earlier(at, n.movedAt+moveEvery)
 	}
 	at = earlier(at, earlier(n.sender.Deadline(), n.latency.Deadline()))
-	if n.unproven { // an answer begins the search
+	at = earlier(at, c.tendLanes(p, kp, now))
+	if n.unproven || onStream { // an answer begins the search; a stream takes all sizes
 		return at
 	}
 	return earlier(at, n.search.Deadline())
@@ -144,54 +189,58 @@ func (c *control) speak(p *peer, now time.Duration) {
 		n.search.SetRTT(rtt)
 	}
 	for number, m, ok := n.sender.Next(now); ok; number, m, ok = n.sender.Next(now) {
-		c.tell(p, kp, ep, number, m, now)
+		c.tell(p, kp, kp.way(ep), number, m, now)
 		p.schedule(p.timers.dataSent(now)) // it will be answered, or the far end has lost the session
 	}
 	if echo, ok := n.latency.Next(kp.Sent()+1-kp.probesSent, now); ok { // itself included
-		c.tell(p, kp, ep, 0, echo, now)
+		c.tell(p, kp, kp.way(ep), 0, echo, now)
 	}
-	if n.unproven { // an echo asks; probes are many times larger than what a forged address costs
+	if n.unproven || n.stream.Load() { // an echo asks; probes are many times larger than what a forged address costs
 		return
 	}
 	for size, id, ok := n.search.Next(now); ok; size, id, ok = n.search.Next(now) {
-		c.probe(p, kp, ep, size, id, now)
+		c.probe(p, kp, kp.way(ep), size, id, now)
 	}
 }
 
 // tell sends one control message. The peer's lock is held.
-func (c *control) tell(p *peer, kp *keypair, ep *transport.Endpoint, number uint64, m message.Message, now time.Duration) {
+func (c *control) tell(p *peer, kp *keypair, w way, number uint64, m message.Message, now time.Duration) {
 	content, err := message.Encode(c.content[:device.Headroom], number, m)
 	if err != nil {
 		c.tunnel.debugf("%s: peer %s: a control message cannot be sent: %v", c.tunnel.name(), shortKey(p.public), err)
 		return
 	}
-	c.sealControl(p, kp, ep, content, kp.native.limits().plaintext(), now)
+	c.sealControl(p, kp, payload.Control, w, content, kp.native.limits().plaintext(), now)
 }
 
 // sealControl seals the control message that follows the headroom. The peer's lock is held.
-func (c *control) sealControl(p *peer, kp *keypair, ep *transport.Endpoint, content []byte, limit int, now time.Duration) {
+func (c *control) sealControl(p *peer, kp *keypair, kind payload.Kind, w way, content []byte, limit int, now time.Duration) {
 	size := len(content)
 	c.content = slices.Grow(content, device.Tailroom)
 	c.staged.buf = c.content[:size+device.Tailroom]
-	messages, bytes, ok := c.staged.sealContent(kp, payload.Control, device.Headroom, size, limit, ep, 0)
+	messages, bytes, ok := c.staged.sealContent(kp, w, kind, device.Headroom, size, limit, 0)
 	c.staged.buf = nil
 	if ok && messages > 0 {
-		p.sentDatagrams(kp, messages, bytes, now)
+		p.sentDatagrams(kp, w, messages, bytes, now)
 	}
 }
 
 // probe sends a message of exactly size bytes that is answered if it arrives. It goes alone, so that its failure is not that
 // of others. The peer's lock is held.
-func (c *control) probe(p *peer, kp *keypair, ep *transport.Endpoint, size int, id uint64, now time.Duration) {
+func (c *control) probe(p *peer, kp *keypair, w way, size int, id uint64, now time.Duration) {
 	c.batch.flush()
 	plaintext := size - session.Overhead
 	content, err := message.EncodeProbe(c.content[:device.Headroom], id, plaintext-payload.TrailerSize)
 	if err != nil {
 		return
 	}
-	c.sealControl(p, kp, ep, content, plaintext, now)
+	c.sealControl(p, kp, payload.Control, w, content, plaintext, now)
+	tooBig := c.batch.flushProbe()
+	if w.lane != nil {
+		return
+	}
 	kp.probesSent++
-	if c.batch.flushProbe() {
+	if tooBig {
 		kp.native.search.ProbeRefused(id, now)
 	}
 }
@@ -214,7 +263,15 @@ func (c *control) control(m *controlMessage, now time.Duration) {
 		t.drops.add(DropInControl, 1)
 		return
 	}
-	c.act(p, kp, number, said, now)
+	switch {
+	case m.path.Remote.IsValid():
+		c.pathMessage(p, kp, said, &m.path, now)
+		return
+	case m.lane != nil:
+		c.laneSaid(p, m.lane, said, now)
+	default:
+		c.act(p, kp, number, said, now)
+	}
 	n.learn()
 	c.speak(p, now)
 	// What was just told or heard may have changed when to come again.
@@ -239,7 +296,7 @@ func (t *Tunnel) sayGoodbye(peers []*peer, reason uint64) {
 		if err != nil || len(content)+device.Tailroom > len(w.buf) {
 			continue
 		}
-		w.sealContent(kp, payload.Control, device.Headroom, len(content), n.limits().plaintext(), ep, 0)
+		w.sealContent(kp, kp.way(ep), payload.Control, device.Headroom, len(content), n.limits().plaintext(), 0)
 	}
 	if w != nil {
 		w.batch.flush()
@@ -247,15 +304,16 @@ func (t *Tunnel) sayGoodbye(peers []*peer, reason uint64) {
 }
 
 // nativeStatus is the native wire's part of the status. The lock is held.
-func (p *peer) nativeStatus() *NativeStatus {
+func (p *peer) nativeStatus(now time.Duration) *NativeStatus {
 	n := p.native.Load()
 	if n == nil {
 		return nil
 	}
 	s := &NativeStatus{
-		PathMTU:     n.search.Size(),
-		InnerMTU:    min(n.limits().packet(), int(p.tunnel.mtu.Load())),
-		PathSettled: n.search.Settled(),
+		Lanes:       p.laneStatus(now),
+		PathMTU:     n.pathMTU(),
+		InnerMTU:    p.tunnel.innerMTU(n.limits().packet()),
+		PathSettled: n.limits().settled(),
 		Agent:       n.hello.Agent,
 		PeerMTU:     n.hello.MTU,
 	}
@@ -272,7 +330,7 @@ func (c *control) act(p *peer, kp *keypair, number uint64, said message.Message,
 	if number != 0 {
 		act, ack := n.receiver.Accept(kp.serial, number, now)
 		if ack && ep != nil && kp.maySend(now) {
-			c.tell(p, kp, ep, 0, message.Ack{Number: number}, now)
+			c.tell(p, kp, kp.way(ep), 0, message.Ack{Number: number}, now)
 		}
 		if !act {
 			return
@@ -282,6 +340,11 @@ func (c *control) act(p *peer, kp *keypair, number uint64, said message.Message,
 	case message.Hello:
 		n.hello = m
 		p.farLayer(m.Layer)
+		p.farRelays(m.Relays)
+		if t.options.Greeted != nil && ep != nil && n.greeted != kp.serial {
+			n.greeted = kp.serial
+			t.options.Greeted(p.public, ep.Remote)
+		}
 	case message.Ack:
 		n.sender.Acked(kp.serial, m.Number, now)
 		n.pushing = n.pushing && n.sender.Waiting() > 0
@@ -290,7 +353,7 @@ func (c *control) act(p *peer, kp *keypair, number uint64, said message.Message,
 		received -= min(received, kp.probesReceived)
 		n.latency.Heard(kp.serial, m, received, now)
 		if ep != nil && kp.maySend(now) {
-			c.tell(p, kp, ep, 0, message.Reply{ID: m.ID, Received: received}, now)
+			c.tell(p, kp, kp.way(ep), 0, message.Reply{ID: m.ID, Received: received}, now)
 		}
 	case message.Reply:
 		n.latency.Answered(kp.serial, m, now)
@@ -298,7 +361,7 @@ func (c *control) act(p *peer, kp *keypair, number uint64, said message.Message,
 	case message.Probe:
 		kp.probesReceived++
 		if ep != nil && kp.maySend(now) {
-			c.tell(p, kp, ep, 0, message.Probed(m), now)
+			c.tell(p, kp, kp.way(ep), 0, message.Probed(m), now)
 		}
 	case message.Probed:
 		n.search.Acked(m.ID, now)
@@ -308,19 +371,25 @@ func (c *control) act(p *peer, kp *keypair, number uint64, said message.Message,
 		}
 	case message.Goodbye:
 		c.farewell(p, kp, now)
+	case message.Moved:
+		c.movedBeyond(p, m.Hops)
 	}
 }
 
 // farewell forgets the sessions with a peer that says it is going. If it is to be kept in touch with, it is looked for at once.
 func (c *control) farewell(p *peer, kp *keypair, now time.Duration) {
 	t := c.tunnel
-	if kp != p.current.Load() {
+	// After both ends began at once the far end sends under the session that it began.
+	if kp != p.current.Load() && (kp != p.previous || !kp.crossed) {
 		return // it has come back already
 	}
 	t.debugf("%s: peer %s says goodbye", t.name(), shortKey(p.public))
 	p.discard(p.current.Swap(nil))
 	p.discard(p.previous)
 	p.previous = nil
+	if t.bridge != nil {
+		t.bridge.wakeUp()
+	}
 	if p.next != nil || p.pending != nil || p.slot.responder != nil {
 		return // it is coming back already
 	}

@@ -37,11 +37,11 @@ type world struct {
 	recorded []transporttest.Packet // datagrams to replay
 }
 
-func newWorld(t *testing.T, wire Wire, seed uint64) *world {
+func newWorld(t *testing.T, wire Wire, seed uint64, queues int) *world {
 	w := &world{t: t, wire: wire, r: rand.New(rand.NewPCG(seed, 0)), network: transporttest.New(seed), down: map[*node]bool{},
 		sent: map[string]bool{}, delivered: map[string]bool{}}
 	for i := range byte(3) {
-		w.nodes = append(w.nodes, newNode(t, w.network, 1+i))
+		w.nodes = append(w.nodes, newQueues(t, w.network, 1+i, queues))
 	}
 	for _, a := range w.nodes {
 		for _, b := range w.nodes {
@@ -280,6 +280,11 @@ func (w *world) check() {
 					if e := n.indices.lookup(kp.LocalIndex); e == nil || e.keypair != kp || e.peer != p {
 						fail("%s: a keypair's index leads elsewhere", w.name(n))
 					}
+					for i, l := range kp.lanes {
+						if e, at := n.indices.lookupLane(l.LocalIndex); e == nil || e.keypair != kp || at != i+1 || l.number != at || l.keypair != kp {
+							fail("%s: a lane's index leads elsewhere", w.name(n))
+						}
+					}
 				}
 				for _, kp := range []*keypair{p.current.Load(), p.previous} {
 					if kp != nil && kp.unconfirmed.Load() {
@@ -404,11 +409,14 @@ func (a *node) agendaPeers() (all []*peer) {
 }
 
 func TestWhateverHappens(t *testing.T) {
-	for _, wire := range []Wire{WireGuard, Culvert} {
+	for _, scene := range []struct {
+		wire   Wire
+		queues int
+	}{{WireGuard, 1}, {Culvert, 1}, {WireGuard, 3}, {Culvert, 3}} {
 		for seed := range uint64(8) {
-			t.Run(fmt.Sprint(wire, ", seed ", seed), func(t *testing.T) {
+			t.Run(fmt.Sprint(scene.wire, ", queues ", scene.queues, ", seed ", seed), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					w := newWorld(t, wire, seed)
+					w := newWorld(t, scene.wire, seed, scene.queues)
 					for range 150 {
 						w.step()
 						if w.r.IntN(3) == 0 {

@@ -7,7 +7,9 @@ import (
 	"time"
 
 	"culvert/crypto"
+	"culvert/crypto/noise"
 	"culvert/crypto/session"
+	"culvert/transport"
 	"culvert/tunnel/exchange"
 	"culvert/tunnel/latency"
 	"culvert/tunnel/message"
@@ -39,29 +41,40 @@ type native struct {
 	allowance atomic.Int64  // when the peer will have sent no more control messages than it may (a token bucket)
 
 	layerTold bool          // that the far end's device carries something else
+	spokeTold bool          // that each end has the other as a spoke
 	begun     bool          // there has been a session
 	movedAt   time.Duration // when what a change of address brings was last sent, 0: never
 	waits     bool          // to be sent again, until moveEvery has passed since
 	unproven  bool          // nothing says yet that the peer receives where it is now
 	hello     message.Hello
+	greeted   uint64 // serial number of the last session under which it said hello
 	sender    exchange.Sender
 	receiver  exchange.Receiver
 	latency   latency.Meter
 	search    *pathmtu.Search
-	session   *keypair // that the sender and the prober speak under
-	pushing   bool     // documents wait to be acknowledged
-	sessions  uint64   // made so far
+	stream    atomic.Bool // the peer is reached over one, which takes all there is
+	largest   int         // size of the longest message of use
+	session   *keypair    // that the sender and the prober speak under
+	pushing   bool        // documents wait to be acknowledged
+	sessions  uint64      // made so far
+
+	traffic    *[noise.MaxLanes - 1]laneTraffic // of lanes from 1 on; nil before the first session that has any
+	lanesUntil time.Duration                    // until when lanes are asked whether they arrive
+	laneProbes uint64                           // sent so far
+
+	lanesAskedAt time.Duration // when lanesAsked probes were sent last
+	lanesAsked   int
 }
 
 func newNative(t *Tunnel) *native {
-	n := &native{search: pathmtu.New(t.largestDatagram())}
+	n := &native{search: pathmtu.New(t.largestDatagram()), largest: t.largestDatagram()}
 	n.learn()
 	return n
 }
 
 // largestDatagram is what the largest packet from the device becomes, in bytes of UDP payload.
 func (t *Tunnel) largestDatagram() int {
-	return int(t.mtu.Load()) + payload.TrailerSize + session.Overhead
+	return t.largestContent() + payload.TrailerSize + session.Overhead
 }
 
 // known makes a new session known, under which messages may come in from now on, and returns its serial number.
@@ -73,6 +86,10 @@ func (n *native) known() uint64 {
 
 // learn publishes to the datapath what the search for the path's MTU has found.
 func (n *native) learn() {
+	if n.stream.Load() {
+		n.found.Store(uint32(limitsOf(n.streamSize()-session.Overhead, true)))
+		return
+	}
 	n.found.Store(uint32(limitsOf(n.search.Size()-session.Overhead, n.search.Settled())))
 }
 
@@ -114,6 +131,13 @@ func (n *native) dataTraversed(now time.Duration) time.Duration {
 	return arm(&n.maintain, now+maintainEvery)
 }
 
+// admitRemark reports whether the peer's mutual spokes have not been remarked on before: it says so as often as it likes.
+func (n *native) admitRemark() bool {
+	told := n.spokeTold
+	n.spokeTold = true
+	return !told
+}
+
 // admitControl takes a token of the peer's bucket.
 func (n *native) admitControl(now time.Duration) bool {
 	for {
@@ -131,17 +155,19 @@ func (n *native) admitControl(now time.Duration) bool {
 // controlMessage is a control message that was copied off the datapath.
 type controlMessage struct {
 	keypair *keypair
+	lane    *lane // that it came on, nil: lane 0
 	content []byte
+	path    transport.Endpoint // where a probe of another path, or its answer, came from; the zero Endpoint with any other
 }
 
 // queueControl hands a control message to the control loop.
-func (t *Tunnel) queueControl(kp *keypair, content []byte, now time.Duration) {
+func (t *Tunnel) queueControl(kp *keypair, on *lane, content []byte, path transport.Endpoint, now time.Duration) {
 	if !kp.native.admitControl(now) {
 		t.drops.add(DropInControlRate, 1)
 		return
 	}
 	// What is behind the message of a probe is of no more use; what is too long otherwise is malformed here too.
-	m := controlMessage{keypair: kp, content: append([]byte(nil), content[:min(len(content), message.MaxSize)]...)}
+	m := controlMessage{keypair: kp, lane: on, path: path, content: append([]byte(nil), content[:min(len(content), message.MaxSize)]...)}
 	select {
 	case t.controls <- m:
 	default:

@@ -58,7 +58,7 @@ func newWirePath(t testing.TB, wire Wire, suite crypto.Suite, packet []byte, o d
 	join(a, a.tunnelPeer(b), noise.Keys{Send: [32]byte{1}, Receive: [32]byte{2}}, true, remote)
 
 	capture := &captureSender{}
-	out := newOutbound(a.Tunnel, a.queues[0])
+	out := newOutbound(a.Tunnel, 0)
 	out.batch.bound, out.batch.sender = a.bound.Load(), capture
 	in := &inbound{tunnel: b.Tunnel, coalescer: device.NewCoalescer(b.queues[0]), reassembler: newReassembler()}
 	return &memoryPath{out: out, in: in, packet: packet, o: o}, capture

@@ -86,7 +86,7 @@ func TestNativeContentIsValidated(t *testing.T) {
 		var all []try
 		add := func(name string, why DropReason, plaintexts ...[]byte) { all = append(all, try{name, why, plaintexts}) }
 		for kind := range payload.Kind(16) {
-			if kind < payload.IP || kind > payload.Control {
+			if kind < payload.IP || kind > payload.Path {
 				add(fmt.Sprint("kind ", uint8(kind)), DropInKind, trailed(kind, v4))
 				add(fmt.Sprint("kind ", uint8(kind), " in fragments"), DropInKind, cut(trailed(kind, v4), 9, 20)...)
 			}
@@ -153,6 +153,8 @@ func TestNativeContentIsValidated(t *testing.T) {
 		add("pieces that would be too much together", DropInFragment, fragmentOf(make([]byte, 1200), 11, 100, false))
 		add("a fragment alone that holds a keepalive", DropInKind, fragmentOf([]byte{0}, 12, 0, true))
 
+		add("a probe of another path in fragments", DropInKind, cut(trailed(payload.Path, make([]byte, 100)), 14, 20)...)
+		add("a probe of another path that is none", DropInControl, trailed(payload.Path, make([]byte, 100)))
 		add("a control message of nothing", DropInControl, trailed(payload.Control, []byte{0}))
 		add("a control message in fragments that is none", DropInControl, cut(trailed(payload.Control, make([]byte, 3000)), 13, 1000)...)
 

@@ -26,6 +26,7 @@ type node struct {
 	public crypto.PublicKey
 	addr   netip.Addr // on the underlay
 	inner  netip.Addr
+	turn   int // the queue that the next packet is sent through
 }
 
 const (
@@ -47,11 +48,23 @@ func newNode(t testing.TB, network *transporttest.Network, n byte) *node {
 // newNodeOn is newNode on a given host, which has addr; more change the options. It belongs into a bubble.
 func newNodeOn(t testing.TB, host *transporttest.Host, addr netip.Addr, n byte, more ...func(*Options)) *node {
 	t.Helper()
+	return newQueuesOn(t, host, addr, n, 1, more...)
+}
+
+// newQueues is newNode with a device of several queues, which it sends through by turns.
+func newQueues(t testing.TB, network *transporttest.Network, n byte, queues int) *node {
+	t.Helper()
+	addr := netip.AddrFrom4([4]byte{192, 0, 2, n})
+	return newQueuesOn(t, network.Host(addr, netip.MustParseAddr(fmt.Sprintf("2001:db8::%d", n))), addr, n, queues)
+}
+
+func newQueuesOn(t testing.TB, host *transporttest.Host, addr netip.Addr, n byte, queues int, more ...func(*Options)) *node {
+	t.Helper()
 	key, err := crypto.GeneratePrivateKey()
 	if err != nil {
 		t.Fatal(err)
 	}
-	dev := devicetest.New(fmt.Sprintf("wg%d", n), testMTU, 1)
+	dev := devicetest.New(fmt.Sprintf("wg%d", n), testMTU, queues)
 	options := Options{Logf: t.Logf}
 	for _, m := range more {
 		m(&options)
@@ -132,24 +145,21 @@ func tcpPacket(src, dst netip.Addr, size int) []byte {
 
 // send pushes a packet from a to b's inner address.
 func (a *node) send(b *node, payload string) {
-	a.dev.Queue(0).Push(udpPacket(a.inner, b.inner, []byte(payload)), noOffload)
+	a.dev.Queue(a.turn%len(a.queues)).Push(udpPacket(a.inner, b.inner, []byte(payload)), noOffload)
+	a.turn++
 }
 
 // received returns the payloads that have come out of the device, once the bubble has settled.
 func (a *node) received() []string {
-	synctest.Wait()
 	var all []string
-	for {
-		p, _, ok := a.dev.Queue(0).TryNext(nil)
-		if !ok {
-			return all
-		}
+	for _, p := range a.written() {
 		if len(p) >= 28 && p[9] == 17 {
 			all = append(all, string(p[28:]))
 		} else {
 			all = append(all, fmt.Sprintf("%x", p))
 		}
 	}
+	return all
 }
 
 // expect fails unless exactly these payloads have come out.

@@ -1,7 +1,6 @@
 package tunnel
 
 import (
-	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -11,6 +10,7 @@ import (
 	"culvert/crypto/noise"
 	"culvert/crypto/tai64n"
 	"culvert/transport"
+	"culvert/tunnel/access"
 	"culvert/tunnel/device"
 )
 
@@ -39,6 +39,17 @@ type peer struct {
 	lastHandshake   atomic.Int64 // when a handshake last completed, in Unix nanoseconds, 0: never
 	askedLastMinute atomic.Bool  // a new handshake was asked for on receiving under an old session
 	notifying       atomic.Bool  // Options.HandshakeFailing is under way
+	heardAt         atomic.Int64 // when something authenticated last came in, 0: never
+
+	streams streams // where UDP does not reach it
+
+	relays atomic.Bool          // says that this end is a spoke of its
+	port   atomic.Pointer[port] // how its frames are treated; nil where the device carries IP packets
+
+	access atomic.Pointer[access.State] // what it may do; nil where that is everything its allowed IPs let it
+
+	askedAt    time.Duration // when an answer was last asked for, 0: never; both the control loop's own
+	wasReached bool
 
 	mu            sync.Mutex
 	removed       bool
@@ -54,8 +65,9 @@ type peer struct {
 	sentTimestamp tai64n.Timestamp // of the last initiation sent
 	lastConsumed  time.Duration    // when an initiation was last accepted
 	staged        staged
+	saidRelays    bool // in the last hello
 
-	allowed map[netip.Prefix]struct{} // guarded by the tunnel's configuration lock
+	allowed prefixSet // guarded by the tunnel's configuration lock
 
 	heapIndex int           // place in the control loop's agenda, -1: not there
 	heapAt    time.Duration // both the control loop's own
@@ -97,7 +109,7 @@ func (p *peer) stage(packet []byte, o device.Offload, now time.Duration) *keypai
 		p.mu.Unlock()
 		return kp
 	}
-	lost, why := p.staged.push(packet, o, &p.tunnel.stagedBytes)
+	lost, why := p.staged.push(packet, o, now, &p.tunnel.stagedBytes)
 	p.waiting.Store(len(p.staged.packets) > 0)
 	p.mu.Unlock()
 	if lost > 0 {
@@ -133,15 +145,19 @@ func (p *peer) wire() Wire {
 
 // samePath reports whether two endpoints are the same, as far as is known: a source address may not be.
 func samePath(a, b *transport.Endpoint) bool {
-	return a != nil && a.Remote == b.Remote && (!a.Source.IsValid() || !b.Source.IsValid() || a.Source == b.Source)
+	return a != nil && a.Remote == b.Remote && a.Stream == b.Stream && (!a.Source.IsValid() || !b.Source.IsValid() || a.Source == b.Source)
 }
 
 // setEndpoint changes where the peer is sent to; nil forgets it.
 func (p *peer) setEndpoint(ep *transport.Endpoint) {
 	old := p.endpoint.Load()
+	if n := p.native.Load(); n != nil {
+		n.overStream(ep != nil && ep.Stream != 0)
+	}
 	p.tunnel.endpoints.set(p, ep)
 	if ep != nil && !samePath(old, ep) {
 		p.pathChanged()
+		p.current.Load().followPeer(ep)
 	}
 }
 
@@ -157,7 +173,7 @@ func (p *peer) pathChanged() {
 // wrong is not taken up again from what is still under way to it.
 func (p *peer) heard(ep *transport.Endpoint) {
 	old := p.endpoint.Load()
-	if old != nil && *old == *ep {
+	if old != nil && (*old == *ep || !p.mayFollow(old, ep)) {
 		return
 	}
 	if r := p.refused.Load(); r != nil && *r == *ep {
@@ -176,6 +192,8 @@ func (p *peer) checkSource(valid func(transport.Endpoint) bool) {
 	if r := p.refused.Load(); r != nil && valid(*r) {
 		p.refused.CompareAndSwap(r, nil)
 	}
+	p.routesChanged(valid)
+	p.current.Load().checkSources(valid)
 	if ep := p.endpoint.Load(); ep != nil && ep.Source.IsValid() && !valid(*ep) {
 		p.refused.Store(ep)
 		p.forgetSource()
@@ -225,7 +243,7 @@ func (p *peer) install(kp *keypair) {
 // that: after both ends began at once, each sends under its own until the next. The lock is held.
 func (p *peer) keepPrevious(current *keypair) {
 	keep, drop := current, p.previous
-	if p.previous != nil && p.previous.crossed && p.previous.received.Load() > 0 {
+	if p.previous != nil && p.previous.crossed && p.previous.wasHeard() {
 		keep, drop = p.previous, current
 		keep.crossed = false
 	}
@@ -244,8 +262,9 @@ func (p *peer) confirm(kp *keypair, now time.Duration) {
 	p.next = nil
 	kp.unconfirmed.Store(false)
 	p.current.Store(kp)
+	p.heardAt.Store(int64(now))
 	p.completed(now)
-	if len(p.staged.packets) > 0 {
+	if len(p.staged.packets) > 0 || p.tunnel.bridge != nil { // whose interface has a carrier from now on
 		p.tunnel.attention.add(p)
 	}
 }
@@ -253,6 +272,7 @@ func (p *peer) confirm(kp *keypair, now time.Duration) {
 // completed notes a handshake both ends know to be complete.
 func (p *peer) completed(now time.Duration) {
 	p.timers.handshakeCompleted()
+	p.streamAnswered(now)
 	p.askedLastMinute.Store(false)
 	p.lastHandshake.Store(p.tunnel.clock.wall().UnixNano())
 	p.tunnel.statistics.completed.Add(1)
@@ -318,6 +338,7 @@ func (p *peer) stop(why DropReason) {
 	defer p.mu.Unlock()
 	p.timers.stop()
 	p.eraseKeys()
+	p.leaveStreams()
 	if n := p.clearStaged(); n > 0 {
 		p.tunnel.drops.add(why, n)
 	}

@@ -19,7 +19,10 @@ func (h wireGuardPending) consume(p *peer, response []byte) (noise.Keys, derived
 	return keys, derived{initiator: true, local: h.LocalIndex(), remote: remote}, err
 }
 
-type hybridPending struct{ *noise.HybridInitiator }
+type hybridPending struct {
+	*noise.HybridInitiator
+	offer noise.Parameters
+}
 
 func (h hybridPending) consume(p *peer, response []byte) (noise.Keys, derived, error) {
 	keys, chosen, remote, err := h.Consume(response, p.psk)
@@ -28,7 +31,7 @@ func (h hybridPending) consume(p *peer, response []byte) (noise.Keys, derived, e
 	}
 	suite, _ := chosen.Suites.Only() // Consume has made sure
 	p.farLayer(chosen.Layer)
-	return keys, derived{suite: suite, initiator: true, local: h.LocalIndex(), remote: remote}, nil
+	return keys, derived{suite: suite, initiator: true, local: h.LocalIndex(), remote: remote, lanes: h.offer.LanesWith(chosen)}, nil
 }
 
 // hybrid reports whether a message type belongs to the native wire's handshake.

@@ -49,9 +49,9 @@ func (e *routeEdit) assign(prefix netip.Prefix, p *peer) {
 		if old == p {
 			return
 		}
-		delete(old.allowed, prefix)
+		old.allowed.remove(prefix)
 	}
-	p.allowed[prefix] = struct{}{}
+	p.allowed.add(prefix)
 	if e.own {
 		e.table.Insert(prefix, p)
 	} else {
@@ -62,10 +62,10 @@ func (e *routeEdit) assign(prefix netip.Prefix, p *peer) {
 // remove takes prefix from p, if p has it.
 func (e *routeEdit) remove(prefix netip.Prefix, p *peer) {
 	prefix = prefix.Masked()
-	if _, ok := p.allowed[prefix]; !ok {
+	if !p.allowed.has(prefix) {
 		return
 	}
-	delete(p.allowed, prefix)
+	p.allowed.remove(prefix)
 	if e.own {
 		e.table.Delete(prefix)
 	} else {
@@ -75,10 +75,10 @@ func (e *routeEdit) remove(prefix netip.Prefix, p *peer) {
 
 // removeAll takes all of p's prefixes.
 func (e *routeEdit) removeAll(p *peer) {
-	if len(p.allowed) >= cloneThreshold && !e.own {
+	if p.allowed.size() >= cloneThreshold && !e.own {
 		e.table, e.own = e.table.Clone(), true
 	}
-	for prefix := range p.allowed {
+	for prefix := range p.allowed.all() {
 		e.remove(prefix, p)
 	}
 }

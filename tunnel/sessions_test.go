@@ -311,7 +311,7 @@ func TestStagedTotalIsBounded(t *testing.T) {
 		s := &staged{}
 		peers = append(peers, s)
 		for range 5 {
-			n, why := s.push(packet, device.Offload{}, &total)
+			n, why := s.push(packet, device.Offload{}, 0, &total)
 			if n > 0 && why == DropOutStagedMemory {
 				lost++
 			}

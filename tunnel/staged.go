@@ -2,6 +2,7 @@ package tunnel
 
 import (
 	"sync/atomic"
+	"time"
 	"unsafe"
 
 	"culvert/tunnel/device"
@@ -12,6 +13,10 @@ const (
 	maxStagedPackets = 128
 	maxStagedBytes   = 256 << 10
 	maxStagedTotal   = 32 << 20
+
+	// maxStagedFrame is how old an Ethernet frame may be when it is sent: what says where its sender is must not come long after
+	// that has moved. It is about what a handshake takes whose first message is lost.
+	maxStagedFrame = 6 * time.Second
 )
 
 // stagedPacket is a copy of a packet or super-packet from the device, with the room in front and behind it that sealing needs.
@@ -19,6 +24,7 @@ type stagedPacket struct {
 	buf     []byte
 	lo, hi  int
 	offload device.Offload
+	at      time.Duration // when it was read
 }
 
 // staged holds the packets of one peer that wait for a handshake, oldest first. The peer's lock guards it.
@@ -34,7 +40,7 @@ func stagedCost(n int) int {
 
 // push copies a packet to the end of the queue. Where a bound is reached the oldest packets make room, since what is
 // newest is likeliest to be of use still. It returns how many packets were lost, and why.
-func (s *staged) push(packet []byte, o device.Offload, total *atomic.Int64) (lost int, why DropReason) {
+func (s *staged) push(packet []byte, o device.Offload, now time.Duration, total *atomic.Int64) (lost int, why DropReason) {
 	cost := stagedCost(len(packet))
 	for len(s.packets) > 0 && (len(s.packets) >= maxStagedPackets || s.bytes+cost > maxStagedBytes) {
 		s.drop(total)
@@ -46,7 +52,7 @@ func (s *staged) push(packet []byte, o device.Offload, total *atomic.Int64) (los
 	}
 	buf := make([]byte, device.Headroom+len(packet)+device.Tailroom)
 	copy(buf[device.Headroom:], packet)
-	s.packets = append(s.packets, stagedPacket{buf: buf, lo: device.Headroom, hi: device.Headroom + len(packet), offload: o})
+	s.packets = append(s.packets, stagedPacket{buf: buf, lo: device.Headroom, hi: device.Headroom + len(packet), offload: o, at: now})
 	s.bytes += cost
 	return lost, DropOutStagedFull
 }

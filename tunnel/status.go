@@ -7,6 +7,7 @@ import (
 
 	"culvert/crypto"
 	"culvert/transport"
+	"culvert/tunnel/access"
 )
 
 // Status is a snapshot of a tunnel. Private and preshared keys print as "(hidden)" and never appear in JSON.
@@ -23,6 +24,8 @@ type Status struct {
 	Drops      map[string]uint64   `json:"drops"` // dropped packets by reason, without the zero ones
 	Transport  transport.Counters  `json:"transport"`
 	Handshakes HandshakeStatistics `json:"handshakes"`
+	Workers    int                 `json:"workers"`          // in each direction: the queues of the interface
+	Switch     *SwitchStatus       `json:"switch,omitempty"` // nil where the device carries IP packets
 }
 
 // PeerStatus is a snapshot of one peer.
@@ -32,6 +35,7 @@ type PeerStatus struct {
 	HasPresharedKey   bool                `json:"preshared_key"`
 	Endpoint          transport.Endpoint  `json:"-"`
 	EndpointText      string              `json:"endpoint,omitempty"`
+	OverTCP           bool                `json:"tcp,omitempty"`    // the endpoint is that of a TCP connection
 	Source            string              `json:"source,omitempty"` // sticky source address
 	AllowedIPs        []netip.Prefix      `json:"allowed_ips"`
 	Keepalive         time.Duration       `json:"keepalive_ns"`
@@ -46,6 +50,8 @@ type PeerStatus struct {
 	SentPackets       uint64              `json:"sent_packets"`
 	StagedBytes       int                 `json:"staged_bytes,omitempty"` // memory of packets that wait for a handshake
 	Native            *NativeStatus       `json:"native,omitempty"`       // nil on WireGuard's wire
+	Port              *PortStatus         `json:"port,omitempty"`         // nil where the device carries IP packets
+	Access            *access.Status      `json:"access,omitempty"`       // nil where the peer is not restricted
 }
 
 // NativeStatus is what is known of a peer on the native wire besides. What the peer says of itself is only that.
@@ -59,6 +65,7 @@ type NativeStatus struct {
 	Loss         *float64      `json:"loss,omitempty"`     // of what is sent to the peer, 0 to 1, over about a minute; nil: not measured yet
 	Agent        string        `json:"agent,omitempty"`    // the peer's program
 	PeerMTU      int           `json:"peer_mtu,omitempty"` // of the peer's interface
+	Lanes        []LaneStatus  `json:"lanes,omitempty"`    // in order of number; none where there is one lane
 }
 
 // HandshakeStatistics count handshake messages since the tunnel started.
@@ -80,12 +87,14 @@ func (t *Tunnel) Status() Status {
 	s := Status{
 		Name:       t.name(),
 		Up:         t.isUp,
+		Workers:    t.workerCount(),
 		ListenPort: t.wantPort,
 		Mark:       t.mark,
 		MTU:        int(t.mtu.Load()),
 		UnderLoad:  t.underLoad(now),
 		Drops:      t.drops.snapshot(),
 		Handshakes: t.statistics.snapshot(),
+		Switch:     t.switchStatus(now),
 		Peers:      []PeerStatus{},
 	}
 	if id := t.identity.Load(); id != nil {
@@ -94,7 +103,13 @@ func (t *Tunnel) Status() Status {
 	if b := t.bound.Load(); b != nil {
 		s.Transport = b.socket.Counters()
 	}
-	for _, p := range t.snapshotPeers() {
+	_ = t.lanePorts.Load().each(func(p transport.Socket) error {
+		s.Transport = s.Transport.Plus(p.Counters())
+		return nil
+	})
+	peers := t.snapshotPeers()
+	s.Peers = slices.Grow(s.Peers, len(peers))
+	for _, p := range peers {
 		s.Peers = append(s.Peers, p.status(t, now))
 	}
 	slices.SortFunc(s.Peers, func(a, b PeerStatus) int { return a.PublicKey.Compare(b.PublicKey) })
@@ -109,7 +124,7 @@ func (p *peer) status(t *Tunnel, now time.Duration) PeerStatus {
 		PublicKey:         p.public,
 		PresharedKey:      p.psk,
 		HasPresharedKey:   !p.psk.IsZero(),
-		AllowedIPs:        make([]netip.Prefix, 0, len(p.allowed)),
+		AllowedIPs:        make([]netip.Prefix, 0, p.allowed.size()),
 		Keepalive:         time.Duration(p.timers.interval.Load()),
 		HandshakeAttempts: int(p.timers.attempts.Load()),
 		Wire:              p.wire().String(),
@@ -118,8 +133,12 @@ func (p *peer) status(t *Tunnel, now time.Duration) PeerStatus {
 		ReceivedPackets:   p.receivedPackets.Load(),
 		SentPackets:       p.sentPackets.Load(),
 		StagedBytes:       p.staged.bytes,
+		Port:              p.portStatus(now),
 	}
-	if s.Native = p.nativeStatus(); s.Native != nil {
+	if a := p.access.Load(); a != nil {
+		s.Access = new(a.Status(now))
+	}
+	if s.Native = p.nativeStatus(now); s.Native != nil {
 		s.PostQuantum = true
 		if kp := p.current.Load(); kp != nil {
 			s.Suite = kp.Suite().String()
@@ -128,7 +147,7 @@ func (p *peer) status(t *Tunnel, now time.Duration) PeerStatus {
 		s.Suite = crypto.ChaCha20Poly1305.String()
 	}
 	if ep := p.endpoint.Load(); ep != nil {
-		s.Endpoint, s.EndpointText = *ep, ep.String()
+		s.Endpoint, s.EndpointText, s.OverTCP = *ep, ep.Remote.String(), ep.Stream != 0
 		if ep.Source.IsValid() {
 			s.Source = ep.Source.String()
 		}
@@ -136,7 +155,7 @@ func (p *peer) status(t *Tunnel, now time.Duration) PeerStatus {
 	if at := p.lastHandshake.Load(); at != 0 {
 		s.LastHandshake = time.Unix(0, at)
 	}
-	for prefix := range p.allowed {
+	for prefix := range p.allowed.all() {
 		s.AllowedIPs = append(s.AllowedIPs, prefix)
 	}
 	slices.SortFunc(s.AllowedIPs, func(a, b netip.Prefix) int { return a.Compare(b) })

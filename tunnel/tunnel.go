@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -14,6 +13,7 @@ import (
 	"culvert/crypto/noise"
 	"culvert/crypto/session"
 	"culvert/transport"
+	"culvert/tunnel/capture"
 	"culvert/tunnel/device"
 	"culvert/tunnel/icmp"
 	"culvert/tunnel/message"
@@ -36,14 +36,17 @@ type Tunnel struct {
 	// Snapshots the datapath reads.
 	identity  atomic.Pointer[identity]    // nil without a private key
 	bound     atomic.Pointer[boundSocket] // nil while down
+	lanePorts atomic.Pointer[lanePorts]   // nil while no lanes leave from here
 	mtu       atomic.Int32
 	port      atomic.Uint32 // the bound port, for the routing-loop check
 	routes    *routes
+	bridge    *bridge // nil where the device carries IP packets
 	indices   *indexTable
 	endpoints endpointSet
 	loadUntil atomic.Int64 // handshakes are shed until then
 
 	drops       drops
+	captures    capture.Set
 	statistics  statistics
 	icmp        icmp.Limiter
 	stagedBytes atomic.Int64 // over all peers
@@ -109,8 +112,8 @@ func New(dev device.Device, network transport.Network, options Options) (*Tunnel
 	t.configuring.Lock() // a device that fails at once closes the tunnel only when all workers run
 	defer t.configuring.Unlock()
 	t.workers.Go(newControl(t).run)
-	for _, q := range t.queues {
-		w := newOutbound(t, q)
+	for i := range t.queues {
+		w := newOutbound(t, i)
 		t.workers.Go(func() {
 			if err := w.run(); !errors.Is(err, os.ErrClosed) {
 				t.fail(fmt.Errorf("reading from the interface: %w", err))
@@ -128,8 +131,9 @@ func newTunnel(dev device.Device, network transport.Network, options Options) (*
 		queues:     dev.Queues(),
 		options:    options,
 		clock:      newClock(),
+		bridge:     newBridge(dev.Layer()),
 		routes:     newRoutes(),
-		indices:    newIndexTable(),
+		indices:    newIndexTable(min(len(dev.Queues()), maxWorkers)),
 		handshakes: make(chan handshakeMessage, handshakeQueue),
 		controls:   make(chan controlMessage, controlQueue),
 		expected:   newExpectedParts(),
@@ -255,25 +259,15 @@ func (t *Tunnel) down() {
 // openSocket binds a port and starts a worker per receiver, then closes the socket there was before. On failure things are
 // as they were. Configuration is locked.
 func (t *Tunnel) openSocket(port uint16) error {
-	s, err := t.network.Open(transport.Options{Port: port, Mark: t.mark, DontFragment: t.dontFragment, Logf: t.options.Logf})
+	s, err := t.network.Open(transport.Options{
+		Port: port, Mark: t.mark, DontFragment: t.dontFragment, Logf: t.options.Logf,
+		Workers: t.workerCount(), Steering: steering,
+	})
 	if err != nil {
 		return err
 	}
 	for _, r := range s.Receivers() {
-		w := &inbound{
-			tunnel:      t,
-			receiver:    r,
-			coalescer:   device.NewCoalescer(t.queues[0]),
-			reassembler: newReassembler(),
-		}
-		for i := range w.trains {
-			w.trains[i].Buf = make([]byte, transport.ReceiveBufferSize)
-		}
-		t.workers.Go(func() {
-			if err := w.run(); !errors.Is(err, net.ErrClosed) {
-				t.fail(fmt.Errorf("receiving from the network: %w", err))
-			}
-		})
+		t.receive(r, r.Worker(), false)
 	}
 	bound := &boundSocket{socket: s, closed: make(chan struct{})}
 	t.workers.Go(func() { t.followRoutes(bound) })
@@ -281,15 +275,28 @@ func (t *Tunnel) openSocket(port uint16) error {
 	t.port.Store(uint32(s.Port()))
 	if old := t.bound.Swap(bound); old != nil {
 		old.close()
+		t.sayWhere()
 	}
 	return nil
 }
 
-// closeSocket unbinds the port. Configuration is locked.
+// sayWhere has something sent on lane 0 to peers with several, whose data may all go on others: they answer to the port that was
+// closed until they hear from another.
+func (t *Tunnel) sayWhere() {
+	for _, p := range t.snapshotPeers() {
+		if kp := p.current.Load(); kp != nil && kp.lanes != nil {
+			p.wantKeepalive.Store(true)
+			t.attention.add(p)
+		}
+	}
+}
+
+// closeSocket unbinds the ports. Configuration is locked.
 func (t *Tunnel) closeSocket() {
 	if old := t.bound.Swap(nil); old != nil {
 		old.close()
 	}
+	t.lanePorts.Swap(nil).close()
 }
 
 // followRoutes drops sticky source addresses that changed routes have made wrong, until the socket is closed.

@@ -73,8 +73,12 @@ func changeTo(t, before *config.Tunnel) (tunnel.Change, error) {
 	if before == nil || before.Listen != t.Listen {
 		c.ListenPort = &t.Listen
 	}
-	if before == nil || before.FwMark != t.FwMark {
-		c.Mark = &t.FwMark.Value // 0 unless set
+	if before == nil || before.FwMark != t.FwMark || before.Mark != t.Mark {
+		c.Mark = &t.Mark // 0 unless it is set, or needed
+	}
+	tap := t.Mode == config.ModeTap
+	if tap {
+		c.Switch = switchOf(t)
 	}
 	known := make(map[crypto.PublicKey]*config.Peer)
 	if before != nil {
@@ -86,8 +90,17 @@ func changeTo(t, before *config.Tunnel) (tunnel.Change, error) {
 		p := &t.Peers[i]
 		wire := wireOf(p.Wire)
 		pc := tunnel.PeerChange{
-			PublicKey: p.PublicKey, Wire: &wire, PresharedKey: &p.PresharedKey, Keepalive: &p.Keepalive, ReplaceAllowedIPs: true,
+			PublicKey: p.PublicKey, Wire: &wire, PresharedKey: &p.PresharedKey, Keepalive: &p.Keepalive, ReplaceAllowedIPs: !tap,
 		}
+		if tap {
+			pc.Port = portOf(p)
+		}
+		pc.Streams = streamTargets(p)
+		policy, err := policyOf(p)
+		if err != nil {
+			return tunnel.Change{}, err
+		}
+		pc.Access = policy
 		for _, a := range p.AllowedIPs {
 			pc.AllowedIPs = append(pc.AllowedIPs, tunnel.AllowedIPChange{Prefix: a.Prefix})
 		}
@@ -116,14 +129,27 @@ func sameEndpoints(a, b *config.Peer) bool {
 // linkOf is what the interface of a tunnel needs. mtu is the configured or the computed one.
 func linkOf(t *config.Tunnel, mtu int) setup.L3 {
 	c := setup.L3{Link: t.Name, MTU: mtu, Addresses: config.Prefixes(t.Addresses)}
-	if t.FwMark.Set {
-		c.Mark = t.FwMark.Value
-	}
+	c.Mark = t.Mark
 	if t.Table.Off {
 		return c
 	}
+	pool := poolOf(t)
+	for _, p := range pool { // in place of a route for each client
+		c.Routes = append(c.Routes, setup.Route{Prefix: p, Table: t.Table.Number})
+	}
 	for _, p := range t.Peers {
+		for _, e := range p.Endpoints {
+			if a, err := netip.ParseAddr(e.Host); err == nil {
+				c.Endpoints = append(c.Endpoints, a.WithZone(""))
+			}
+		}
 		for _, a := range p.AllowedIPs {
+			if a.IsSingleIP() && slices.ContainsFunc(pool, func(p netip.Prefix) bool { return p.Contains(a.Addr()) }) {
+				continue
+			}
+			if t.Takes(a.Addr()) {
+				continue // by the plan's route, which leads everything into the tunnel but its own datagrams
+			}
 			c.Routes = append(c.Routes, setup.Route{Prefix: a.Masked(), Table: t.Table.Number})
 		}
 	}
@@ -135,8 +161,4 @@ func sameHooks(a, b config.Hooks) bool {
 		return slices.EqualFunc(x, y, func(p, q config.Hook) bool { return p.Command == q.Command })
 	}
 	return same(a.PreUp, b.PreUp) && same(a.PostUp, b.PostUp) && same(a.PreDown, b.PreDown) && same(a.PostDown, b.PostDown)
-}
-
-func sameDNS(a, b config.DNS) bool {
-	return slices.Equal(a.Servers, b.Servers) && slices.Equal(a.Search, b.Search)
 }

@@ -40,12 +40,17 @@ func writeSummary(w io.Writer, file *config.File) error {
 	for i := range file.Tunnels {
 		summarize(b, &file.Tunnels[i])
 	}
+	summarizeNetwork(b, file)
 	return b.Flush()
 }
 
 func summarize(b io.Writer, t *config.Tunnel) {
 	line := func(format string, args ...any) { fmt.Fprintf(b, "  "+format+"\n", args...) }
 	fmt.Fprintf(b, "\ntunnel %s\n", t.Name)
+	tap := t.Mode == config.ModeTap
+	if tap {
+		summarizeSwitch(line, t)
+	}
 	line("public key %s", t.PrivateKey.Public())
 	if t.Listen != 0 {
 		line("listens on UDP port %d", t.Listen)
@@ -55,10 +60,16 @@ func summarize(b io.Writer, t *config.Tunnel) {
 	for _, a := range t.Addresses {
 		line("address %s", a)
 	}
-	if t.MTU != 0 {
+	switch {
+	case t.MTU != 0:
 		line("MTU %d", t.MTU)
-	} else {
+	case tap:
+		line("MTU %d", defaultTapMTU)
+	default:
 		line("MTU as the way to the peers allows")
+	}
+	if n := queuesOf(t); n > 1 {
+		line("%d queues", n)
 	}
 	if t.FwMark.Set && t.FwMark.Value != 0 {
 		line("fwmark %#x", t.FwMark.Value)
@@ -66,8 +77,20 @@ func summarize(b io.Writer, t *config.Tunnel) {
 	if len(t.DNS.Servers) > 0 {
 		line("name servers %s", joined(t.DNS.Servers))
 	}
+	if len(t.DNS.Domains) > 0 {
+		line("asked for %s", strings.Join(t.DNS.Domains, ", "))
+	}
 	if len(t.DNS.Search) > 0 {
 		line("search domains %s", strings.Join(t.DNS.Search, ", "))
+	}
+	if !t.FullTunnel.None() {
+		line("takes all %s", t.FullTunnel)
+	}
+	if t.KillSwitch {
+		line("nothing leaves but by it")
+	}
+	if len(t.Except) > 0 {
+		line("except to %s", joined(config.Prefixes(t.Except)))
 	}
 	routes := linkOf(t, 0).Routes
 	switch {
@@ -106,6 +129,10 @@ func summarize(b io.Writer, t *config.Tunnel) {
 		for _, a := range p.AllowedIPs {
 			line("  has %s", a)
 		}
+		if tap {
+			summarizePort(line, &p)
+		}
+		summarizeAccess(line, p.Access)
 		if p.Keepalive != 0 {
 			line("  gets a keepalive every %s", duration(p.Keepalive))
 		}

@@ -13,16 +13,20 @@ import (
 // rely on does not follow the engine's types. names are those peers have in the configuration file.
 func statusOf(s tunnel.Status, names map[crypto.PublicKey]string) control.Tunnel {
 	t := control.Tunnel{
-		Interface: s.Name, Up: s.Up, ListenPort: s.ListenPort, FwMark: s.Mark, MTU: s.MTU, UnderLoad: s.UnderLoad,
-		Peers: []control.Peer{}, Drops: s.Drops,
+		Interface: s.Name, Mode: "tun", Up: s.Up, ListenPort: s.ListenPort, FwMark: s.Mark, MTU: s.MTU, Workers: s.Workers, UnderLoad: s.UnderLoad,
+		Peers: make([]control.Peer, 0, len(s.Peers)), Drops: s.Drops,
 		Transport: control.Transport{
 			SentDatagrams: s.Transport.SentDatagrams, SentBytes: s.Transport.SentBytes, SentCalls: s.Transport.SentCalls,
 			ReceivedDatagrams: s.Transport.ReceivedDatagrams, ReceivedBytes: s.Transport.ReceivedBytes, ReceivedCalls: s.Transport.ReceivedCalls,
 			SegmentFallbacks: s.Transport.SegmentFallbacks, SourceFallbacks: s.Transport.SourceFallbacks,
 			SendErrors: s.Transport.SendErrors, Truncated: s.Transport.Truncated,
 			SegmentOffload: s.Transport.SegmentOffload, ReceiveOffload: s.Transport.ReceiveOffload,
+			Streams: streamsOf(s.Transport.Streams),
 		},
-		Handshakes: control.Handshakes(s.Handshakes),
+		Handshakes: control.Handshakes(s.Handshakes), Switch: switchStatusOf(s.Switch, names),
+	}
+	if t.Switch != nil {
+		t.Mode = "tap"
 	}
 	if !s.PublicKey.IsZero() {
 		t.PublicKey = s.PublicKey.Base64()
@@ -32,10 +36,11 @@ func statusOf(s tunnel.Status, names map[crypto.PublicKey]string) control.Tunnel
 	}
 	for _, p := range s.Peers {
 		q := control.Peer{
-			PublicKey: p.PublicKey, Name: names[p.PublicKey], PresharedKey: p.HasPresharedKey, Endpoint: p.EndpointText, Source: p.Source,
+			PublicKey: p.PublicKey, Name: names[p.PublicKey], PresharedKey: p.HasPresharedKey, Endpoint: p.EndpointText, TCP: p.OverTCP, Source: p.Source,
 			AllowedIPs: p.AllowedIPs, Keepalive: int(p.Keepalive / time.Second), HandshakeAttempts: p.HandshakeAttempts,
 			Wire: p.Wire, Suite: p.Suite, PostQuantum: p.PostQuantum, Native: nativeOf(p.Native), ReceivedBytes: p.ReceivedBytes, SentBytes: p.SentBytes,
 			ReceivedPackets: p.ReceivedPackets, SentPackets: p.SentPackets, StagedBytes: p.StagedBytes,
+			Port: portStatusOf(p.Port), Access: accessStatusOf(p.Access),
 		}
 		if !p.LastHandshake.IsZero() {
 			q.LatestHandshake = p.LastHandshake.UTC()
@@ -52,9 +57,14 @@ func nativeOf(n *tunnel.NativeStatus) *control.Native {
 	if n == nil {
 		return nil
 	}
+	var lanes []control.Lane
+	for _, l := range n.Lanes {
+		lanes = append(lanes, control.Lane{Number: l.Number, Open: l.Open, Endpoint: l.Endpoint, SentBytes: l.SentBytes,
+			ReceivedBytes: l.ReceivedBytes, SentPackets: l.SentPackets, ReceivedPackets: l.ReceivedPackets})
+	}
 	return &control.Native{
 		PathMTU: n.PathMTU, InnerMTU: n.InnerMTU, PathSettled: n.PathSettled,
 		RTT: n.RTT.Seconds(), RTTMin: n.RTTMin.Seconds(), RTTVar: n.RTTDeviation.Seconds(), Loss: n.Loss,
-		Agent: n.Agent, PeerMTU: n.PeerMTU,
+		Agent: n.Agent, PeerMTU: n.PeerMTU, Lanes: lanes,
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"sync"
 	"syscall"
 	"time"
@@ -22,6 +23,7 @@ type daemon struct {
 	name    string
 	kind    string // "up" or "wg"
 	file    string // configuration file, absolute; "" for wg
+	nice    *int   // as the file has it
 	log     *slog.Logger
 	out     io.Writer // where hooks write
 	started time.Time
@@ -40,6 +42,7 @@ type body interface {
 	// start brings everything up, or leaves nothing behind. fail is for later: it ends the daemon.
 	start(ctx context.Context, fail func(error)) error
 	status() []control.Tunnel
+	capturable() []capturable
 	reload(ctx context.Context) (remarks []string, err error)
 	teardown() error
 }
@@ -69,6 +72,10 @@ func (d *daemon) serve(level slog.Leveler) error {
 		return err
 	}
 
+	if err := d.p.priority.raise(d.nice); err != nil {
+		return fmt.Errorf("nice: %w", err)
+	}
+
 	ctx, stop := context.WithCancelCause(context.Background())
 	defer stop(nil)
 	d.stop = stop
@@ -90,7 +97,7 @@ func (d *daemon) serve(level slog.Leveler) error {
 	d.ops.Unlock()
 	serving.Wait()
 	l.Wait(5 * time.Second)
-	if errors.Is(cause, errStopRequested) || errors.Is(cause, errSignal) {
+	if d.ended(cause) {
 		cause = nil
 	}
 	if d.downErr != nil {
@@ -112,6 +119,7 @@ func (d *daemon) run(ctx context.Context) error {
 		}
 		return hintDescriptors(err)
 	}
+	debug.FreeOSMemory()
 	if err := d.ready.ready(); err != nil {
 		return fmt.Errorf("whoever started the daemon is gone: %w", err)
 	}
@@ -124,7 +132,7 @@ func (d *daemon) run(ctx context.Context) error {
 }
 
 func (d *daemon) ended(cause error) bool {
-	return errors.Is(cause, errStopRequested) || errors.Is(cause, errSignal)
+	return errors.Is(cause, errStopRequested) || errors.Is(cause, errSignal) || errors.Is(cause, errConfirmed)
 }
 
 // heed acts on signals until ctx ends.
@@ -152,7 +160,7 @@ func (d *daemon) heed(ctx context.Context, signals <-chan os.Signal) {
 // openLog directs the log to a file where the daemon is in the background.
 func (d *daemon) openLog(level slog.Leveler) error {
 	d.out = d.p.stderr
-	if d.ready.detached() && d.kind == "up" {
+	if d.ready.detached() && d.kind != "wg" {
 		f, err := openLogFile(d.p.runDir, d.name)
 		if err != nil {
 			return err
@@ -167,10 +175,22 @@ func (d *daemon) openLog(level slog.Leveler) error {
 
 // Status implements [control.Service].
 func (d *daemon) Status() control.Instance {
-	return control.Instance{
+	in := control.Instance{
 		Name: d.name, Kind: d.kind, PID: os.Getpid(), Version: version(), Started: d.started.UTC().Truncate(time.Second),
 		File: d.file, Tunnels: d.body.status(),
 	}
+	if b, ok := d.body.(interface{ network() *control.Network }); ok {
+		in.Network = b.network()
+	}
+	return in
+}
+
+// Confirm implements [control.Confirmer].
+func (d *daemon) Confirm() error {
+	if b, ok := d.body.(interface{ confirm() error }); ok {
+		return b.confirm()
+	}
+	return errors.New("no change waits to be confirmed")
 }
 
 // Reload implements [control.Service].
@@ -183,6 +203,7 @@ func (d *daemon) Reload(ctx context.Context) ([]string, error) {
 	default:
 	}
 	remarks, err := d.body.reload(ctx)
+	debug.FreeOSMemory()
 	if err != nil {
 		err = &control.Error{Text: err.Error(), Code: exitCode(err)}
 	}

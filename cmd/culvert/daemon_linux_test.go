@@ -29,6 +29,7 @@ type site struct {
 	dir  string // with the file
 	file string
 	pub  string
+	env  []string // of its commands, besides that of the test
 }
 
 // newSite makes a host whose file has the given body for the tunnel wg0; peers may be added later with write.
@@ -69,6 +70,9 @@ func (s *site) command(args ...string) *exec.Cmd {
 	cmd := s.host.Command(s.t.Context(), exe, args...)
 	cmd.Args[0] = "culvert"
 	cmd.Dir = s.dir
+	if s.env != nil {
+		cmd.Env = append(cmd.Environ(), s.env...)
+	}
 	return cmd
 }
 
@@ -306,6 +310,93 @@ func TestUpStatusReloadDown(t *testing.T) {
 	}
 	a.same(before)
 	a.refused(1, "nothing called site is running", "down", "site")
+}
+
+// newTaps is newSites with taps, which carry Ethernet frames.
+func newTaps(t *testing.T) (a, b *site) {
+	t.Helper()
+	a, b = newSite(t, "a"), newSite(t, "b")
+	lab.Link(t, a.host, b.host, lab.Addresses("192.0.2.1/24", "192.0.2.2/24"))
+	a.write(tapA(b))
+	b.write(`    mode: tap
+    listen: 2000
+    mac: "52:54:00:00:00:02"
+    addresses: [10.20.0.2/24, "fd20::2/64"]
+    peers:
+      a: {public_key: "` + a.pub + `"}
+`)
+	return a, b
+}
+
+func tapA(b *site) string {
+	return `    mode: tap
+    listen: 1000
+    mac: "52:54:00:00:00:01"
+    queues: 2
+    addresses: [10.20.0.1/24, "fd20::1/64"]
+    peers:
+      b: {public_key: "` + b.pub + `", endpoints: ["192.0.2.2:2000"]}
+`
+}
+
+// A tap goes its whole life: ARP and neighbour discovery cross, the carrier follows the peer, a reload changes the switch, and
+// nothing is left.
+func TestTapUpStatusReloadDown(t *testing.T) {
+	t.Parallel()
+	a, b := newTaps(t)
+	before := a.surroundings()
+	a.must("up", a.file)
+	if tun := a.tunnel(); tun.Mode != "tap" || tun.MTU != 1500 || tun.Switch == nil || tun.Switch.Carrier {
+		t.Errorf("alone: %+v, switch %+v", tun, tun.Switch)
+	}
+	if link := a.host.Shell("ip", "-o", "link", "show", "wg0"); !strings.Contains(link, "52:54:00:00:00:01") || !strings.Contains(link, "NO-CARRIER") ||
+		!strings.Contains(link, "mtu 1500") {
+		t.Errorf("the interface alone: %s", link)
+	}
+	b.must("up", b.file)
+	lab.Eventually(t, patience, "the carrier is on", func() bool { return a.tunnel().Switch.Carrier && b.tunnel().Switch.Carrier })
+	a.reaches("10.20.0.2")
+	a.reaches("fd20::2")
+	if out := a.host.Shell("ip", "neigh", "show", "10.20.0.2"); !strings.Contains(out, "52:54:00:00:00:02") {
+		t.Errorf("the neighbour is %s", out)
+	}
+	if text := a.must("status"); !strings.Contains(text, "  mode: tap (Ethernet), carrier on\n") || !strings.Contains(text, "  port: answers") ||
+		strings.Contains(text, "allowed ips") {
+		t.Errorf("status shows\n%s", text)
+	}
+	a.must("status", "site", "--macs")
+
+	// The switch and its ports change while the tunnel is up, and the session goes on; the device's own does not.
+	up := a.surroundings()
+	handshakes := a.tunnel().Handshakes.Completed
+	a.write(strings.Replace(tapA(b), "    peers:", "    switch: {ageing: 30s, link_local: true}\n    carrier: on\n    peers:", 1))
+	a.must("reload", "site")
+	if err := a.host.Ping(netip.MustParseAddr("10.20.0.2")); err != nil {
+		t.Error(err)
+	}
+	if n := a.tunnel().Handshakes.Completed; n != handshakes {
+		t.Errorf("%d handshakes, before the reload %d", n, handshakes)
+	}
+	a.write(strings.Replace(tapA(b), "00:01", "00:09", 1))
+	a.refused(1, "site.yaml:7:10: tunnel wg0 cannot change its interface's MAC address while it is up", "reload", "site")
+	a.write(bodyA(b, ""))
+	a.refused(1, "tunnel wg0 cannot change its mode from tap to tun while it is up", "reload", "site")
+	a.write(tapA(b))
+	a.must("reload", "site")
+	a.same(up)
+	a.reaches("10.20.0.2")
+
+	// The kernel takes IPv6 addresses from an interface that goes down; the daemon puts them back.
+	a.host.Shell("ip", "link", "set", "wg0", "down")
+	a.host.Shell("ip", "link", "set", "wg0", "up")
+	lab.Eventually(t, patience, "all is back", func() bool { return a.surroundings() == up })
+	a.reaches("fd20::2")
+
+	// A peer that is gone takes the carrier with it.
+	b.must("down", "site")
+	lab.Eventually(t, patience, "the carrier is off", func() bool { return !a.tunnel().Switch.Carrier })
+	a.must("down", "site")
+	a.same(before)
 }
 
 // A default route and its rules, and that they go.

@@ -8,18 +8,20 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"culvert/cmd/culvert/control"
 	"culvert/config"
 	"culvert/crypto"
 	"culvert/setup"
 	"culvert/transport"
+	"culvert/transport/transporttest"
 	"culvert/tunnel"
 	"culvert/tunnel/device"
 )
@@ -35,6 +37,9 @@ type system struct {
 	names   map[string]netip.Addr
 	used    chan netip.AddrPort // endpoints set one by one
 	mtu     int
+	address config.MAC // of the tap opened last
+	queues  int        // of the device opened last
+	taps    int        // opened so far
 }
 
 func newSystem(t *testing.T) *system {
@@ -70,7 +75,14 @@ func (s *system) take() string {
 
 func (s *system) kernel() kernel {
 	return kernel{
-		openTun: func(name string) (device.Device, error) { return fakeDevice{s: s}, s.do("tun") },
+		openTun: func(_, _ string, queues int) (device.Device, error) {
+			s.queues = queues
+			return fakeDevice{s: s}, s.do("tun")
+		},
+		openTap: func(_, _ string, address config.MAC, queues int) (device.Device, error) {
+			s.address, s.queues, s.taps = address, queues, s.taps+1
+			return fakeDevice{s: s}, s.do("tun")
+		},
 		newEngine: func(_ device.Device, n transport.Network, o tunnel.Options) (engine, error) {
 			if err := s.do("engine"); err != nil {
 				return nil, err
@@ -95,7 +107,6 @@ func (s *system) kernel() kernel {
 		autoMTU: func(_ context.Context, _ string, _ uint32, overhead int, _ []netip.Addr) (int, error) {
 			return s.mtu + setup.WireGuardOverhead - overhead, nil
 		},
-		program: lookProgram,
 		lookup: func(_ context.Context, name string) ([]netip.Addr, error) {
 			if a, ok := s.names[name]; ok {
 				return []netip.Addr{a}, nil
@@ -135,7 +146,12 @@ func (d fakeDevice) Close() error { d.s.undo("tun"); return nil }
 
 type fakeNetwork struct{ s *system }
 
-func (n fakeNetwork) Open(transport.Options) (transport.Socket, error) { return nil, n.s.do("port") }
+func (n fakeNetwork) Open(o transport.Options) (transport.Socket, error) {
+	if err := n.s.do("port"); err != nil {
+		return nil, err
+	}
+	return transporttest.New(1).Host(netip.MustParseAddr("127.0.0.1")).Open(o)
+}
 
 type fakeEngine struct {
 	s       *system
@@ -144,6 +160,7 @@ type fakeEngine struct {
 	done    chan struct{}
 	err     error
 	peers   []tunnel.PeerStatus
+	bridge  *tunnel.SwitchStatus
 }
 
 func (e *fakeEngine) Configure(c tunnel.Change) error {
@@ -164,7 +181,7 @@ func (e *fakeEngine) Configure(c tunnel.Change) error {
 }
 
 func (e *fakeEngine) Status() tunnel.Status {
-	return tunnel.Status{Name: "real", Peers: e.peers, PrivateKey: crypto.PrivateKey{1, 2, 3}}
+	return tunnel.Status{Name: "real", Peers: e.peers, Switch: e.bridge, PrivateKey: crypto.PrivateKey{1, 2, 3}}
 }
 
 func (e *fakeEngine) Close() error {
@@ -174,8 +191,10 @@ func (e *fakeEngine) Close() error {
 	return nil
 }
 
-func (e *fakeEngine) Done() <-chan struct{} { return e.done }
-func (e *fakeEngine) Err() error            { return e.err }
+func (e *fakeEngine) Done() <-chan struct{}                       { return e.done }
+func (e *fakeEngine) Push(crypto.PublicKey, string, []byte) error { return nil }
+
+func (e *fakeEngine) Err() error { return e.err }
 
 // load writes a configuration file and loads it.
 func load(t *testing.T, name, text string) *config.File {
@@ -220,19 +239,6 @@ AllowedIPs = 10.30.0.0/16, 0.0.0.0/0
 `)
 }
 
-// fakeResolvconf puts a program of that name first in PATH; it notes its calls.
-func fakeResolvconf(t *testing.T, exit int) (calls string) {
-	t.Helper()
-	dir := t.TempDir()
-	calls = filepath.Join(dir, "calls")
-	script := fmt.Sprintf("#!/bin/sh\necho \"$@\" >> %[1]s\n[ \"$1\" = -a ] && cat >> %[1]s\nexit %[2]d\n", calls, exit)
-	if err := os.WriteFile(filepath.Join(dir, "resolvconf"), []byte(script), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
-	return calls
-}
-
 func read(t *testing.T, path string) string {
 	t.Helper()
 	b, err := os.ReadFile(path)
@@ -244,7 +250,6 @@ func read(t *testing.T, path string) string {
 
 func TestTunnelStartAndStop(t *testing.T) {
 	s := newSystem(t)
-	dns := fakeResolvconf(t, 0)
 	hookLog := filepath.Join(t.TempDir(), "hooks")
 	file := fullFile(t, hookLog)
 	s.names["a.example"] = netip.MustParseAddr("192.0.2.1")
@@ -262,9 +267,6 @@ func TestTunnelStartAndStop(t *testing.T) {
 	if got := read(t, hookLog); got != "preup wg0\npostup\n" {
 		t.Errorf("hooks at start: %q", got)
 	}
-	if got := read(t, dns); !strings.HasSuffix(strings.SplitN(got, "\n", 2)[0], "wg0 -m 0 -x") || !strings.Contains(got, "nameserver 10.20.0.53\n") {
-		t.Errorf("resolvconf was called with %q", got)
-	}
 	if err := live.stop(); err != nil {
 		t.Fatal(err)
 	}
@@ -275,25 +277,17 @@ func TestTunnelStartAndStop(t *testing.T) {
 	if got := read(t, hookLog); got != "preup wg0\npostup\npredown\npostdown\n" {
 		t.Errorf("hooks: %q", got)
 	}
-	if got := read(t, dns); !strings.Contains(got, "wg0 -f\n") {
-		t.Errorf("resolvconf was called with %q", got)
-	}
 }
 
 // Whichever step fails, everything done before it is undone, and nothing else.
 func TestTunnelStartFails(t *testing.T) {
 	for _, step := range []string{
 		"tun", "engine", "configure", "socket", "up", "port", "mtu1420", "10.20.0.1/24", "fd20::1/64", "routes:10.30.0.0/16",
-		"policy:0.0.0.0/0", "dns", "hook",
+		"policy:0.0.0.0/0", "hook",
 	} {
 		t.Run(strings.ReplaceAll(step, "/", "_"), func(t *testing.T) {
 			s := newSystem(t)
 			s.failAt = step
-			exit := 0
-			if step == "dns" {
-				exit = 1
-			}
-			fakeResolvconf(t, exit)
 			hookLog := filepath.Join(t.TempDir(), "hooks")
 			file := fullFile(t, hookLog)
 			if step == "hook" {
@@ -303,7 +297,7 @@ func TestTunnelStartFails(t *testing.T) {
 			if err == nil {
 				t.Fatal("the start succeeded")
 			}
-			if step != "dns" && step != "hook" && !errors.Is(err, errInjected) {
+			if step != "hook" && !errors.Is(err, errInjected) {
 				t.Errorf("the error is %v", err)
 			}
 			if !strings.HasPrefix(err.Error(), "tunnel wg0: ") || strings.Count(err.Error(), "\n") > 1 {
@@ -342,34 +336,76 @@ func TestHookIsInterrupted(t *testing.T) {
 	}
 }
 
-func TestMissingResolvconfIsAWarning(t *testing.T) {
-	missing := func(string) (string, error) { return "", exec.ErrNotFound }
-	remove, remark, err := applyDNS(missing, "wg0", config.DNS{Servers: []netip.Addr{netip.MustParseAddr("10.0.0.1")}})
-	if err != nil || remove != nil || !strings.Contains(remark, "resolvconf") {
-		t.Errorf("applyDNS = %v, %q, %v", remove != nil, remark, err)
+// An endpoint's name is asked for past a tunnel that takes everything, or lets nothing else out, with its mark; in other tunnels as ever.
+func TestNameAskedPast(t *testing.T) {
+	for keys, past := range map[string]bool{"full_tunnel: true": true, "kill_switch: true": true, "mtu: 1400": false} {
+		s := newSystem(t)
+		file := yaml(t, "    "+keys+"\n    addresses: [10.20.0.1/24]\n    peers: {a: {public_key: \""+testPeer+"\", endpoints: [\"a.example:1\"], allowed_ips: [0.0.0.0/0]}}\n")
+		want := file.Tunnels[0].Mark
+		if past != (want != 0) {
+			t.Fatalf("%s: mark %#x", keys, want)
+		}
+		s.names["a.example"] = netip.MustParseAddr("192.0.2.1")
+		around := s.surroundings(nil)
+		servers := []netip.Addr{netip.MustParseAddr("192.0.2.53")}
+		around.underlay = func() []netip.Addr { return servers }
+		var asked atomic.Uint32
+		around.kernel.lookupPast = func(_ context.Context, name string, mark uint32, of []netip.Addr) ([]netip.Addr, error) {
+			if name != "a.example" || !slices.Equal(of, servers) {
+				t.Errorf("%s: asked %v for %s", keys, of, name)
+			}
+			asked.Store(mark)
+			return []netip.Addr{netip.MustParseAddr("192.0.2.2")}, nil
+		}
+		live, err := startTunnel(t.Context(), around, file, file.Tunnels[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := (<-s.used).Addr().String()
+		if past && (got != "192.0.2.2" || asked.Load() != want) || !past && got != "192.0.2.1" {
+			t.Errorf("%s: endpoint %s, asked with mark %#x", keys, got, asked.Load())
+		}
+		if marked := s.changes[0].Mark; marked == nil || *marked != want {
+			t.Errorf("%s: the sockets have the mark %v, want %#x", keys, marked, want)
+		}
+		if steps := s.take(); strings.Contains(steps, "policy") == (keys == "full_tunnel: true") {
+			t.Errorf("%s: %s", keys, steps)
+		}
+		if err := live.stop(); err != nil {
+			t.Error(err)
+		}
 	}
 }
 
-func TestResolvconfPrefix(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "interface-order")
-	if got := resolvconfPrefix(path); got != "" {
-		t.Errorf("without the file: %q", got)
-	}
-	if err := os.WriteFile(path, []byte("# comment\nlo.inet*\ntun*\neth*\n"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if got := resolvconfPrefix(path); got != "tun." {
-		t.Errorf("prefix %q, want tun.", got)
+// Without a server that could be asked there is a hint, and no question.
+func TestNobodyToAskPast(t *testing.T) {
+	_, err := lookupPast(t.Context(), "a.example", 1, nil)
+	if err == nil || !strings.Contains(err.Error(), "no name server") {
+		t.Errorf("%v", err)
 	}
 }
 
+// yaml loads a file with the tunnel wg0 of the given body, on the wireguard wire unless it carries Ethernet frames.
 func yaml(t *testing.T, body string) *config.File {
+	t.Helper()
+	return yamlFile(t, yamlText(body))
+}
+
+func yamlText(body string) string {
+	wire := "wire: wireguard"
+	if strings.Contains(body, "mode: tap") {
+		wire = "# wire: culvert"
+	}
+	return "version: 1\ntunnels:\n  wg0:\n    " + wire + "\n    private_key_file: key\n" + body
+}
+
+func yamlFile(t *testing.T, text string) *config.File {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "site.yaml")
 	if err := os.WriteFile(filepath.Join(filepath.Dir(path), "key"), []byte(testPrivate+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(path, []byte("version: 1\ntunnels:\n  wg0:\n    wire: wireguard\n    private_key_file: key\n"+body), 0o600); err != nil {
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	f, err := config.Load(path)
@@ -515,12 +551,17 @@ func TestStatusShowsNames(t *testing.T) {
 	}
 	loss := 0.5
 	s.engine.peers = []tunnel.PeerStatus{
-		{PublicKey: key, Wire: "culvert", PostQuantum: true, Native: &tunnel.NativeStatus{PathMTU: 1449, RTT: 2 * time.Millisecond, Loss: &loss}},
+		{PublicKey: key, Wire: "culvert", PostQuantum: true, Native: &tunnel.NativeStatus{PathMTU: 1449, RTT: 2 * time.Millisecond, Loss: &loss,
+			Lanes: []tunnel.LaneStatus{{}, {Number: 1, Open: true, Endpoint: "e", SentBytes: 2, ReceivedBytes: 3, SentPackets: 4, ReceivedPackets: 5}}}},
 		{PublicKey: crypto.PublicKey{7}, Wire: "wireguard"}, // added with wg
 	}
 	peers := in.status()[0].Peers
 	if peers[0].Name != "a" || peers[1].Name != "" {
 		t.Errorf("the names are %q and %q", peers[0].Name, peers[1].Name)
+	}
+	if n := peers[0].Native; n == nil || len(n.Lanes) != 2 ||
+		n.Lanes[1] != (control.Lane{Number: 1, Open: true, Endpoint: "e", SentBytes: 2, ReceivedBytes: 3, SentPackets: 4, ReceivedPackets: 5}) {
+		t.Errorf("the lanes are %+v", n)
 	}
 	if n := peers[0].Native; n == nil || n.PathMTU != 1449 || n.RTT != 0.002 || *n.Loss != loss || peers[1].Native != nil {
 		t.Errorf("the native wire's parts are %+v and %+v", n, peers[1].Native)

@@ -24,7 +24,7 @@ func (p *program) demo() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "show a tunnel between two namespaces",
-		Long: `Usage: culvert demo [--wire culvert|wireguard] [--duration 5s] [--json]
+		Long: `Usage: culvert demo [--mode tun|tap] [--wire culvert|wireguard] [--duration 5s] [--json]
 
 Makes two network namespaces joined by a cable (a veth pair), starts a daemon in each, and sends pings and TCP through the
 tunnel between them. Nothing else on the machine is touched, and everything is taken away at the end, also after Ctrl-C.
@@ -32,18 +32,18 @@ Without root or /dev/net/tun both ends run in this process, on network stacks in
 
   --duration D       how long TCP is sent (default 5s)
   --json             print the result for programs, and nothing else
-  --mode tun         carry IP packets (Ethernet frames, tap, are not in this version yet)
+  --mode tap         carry Ethernet frames; the default, tun, is IP packets. tap needs root and /dev/net/tun
   --wire wireguard   the protocol of WireGuard; the default, culvert, is post-quantum
 `,
 		Args: needArgs(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			switch {
-			case mode == "tap":
-				return &usageError{"--mode tap is not in this version yet; tun is", cmd.CommandPath()}
-			case mode != "tun":
-				return &usageError{fmt.Sprintf("--mode %q is not known; tun is", mode), cmd.CommandPath()}
+			case mode != string(config.ModeTun) && mode != string(config.ModeTap):
+				return &usageError{fmt.Sprintf("--mode %q is not known; tun and tap are", mode), cmd.CommandPath()}
 			case wire != string(config.WireCulvert) && wire != string(config.WireWireGuard):
 				return &usageError{fmt.Sprintf("--wire %q is not known; culvert and wireguard are", wire), cmd.CommandPath()}
+			case mode == string(config.ModeTap) && wire == string(config.WireWireGuard):
+				return &usageError{"the wireguard wire carries IP packets only: leave out --mode tap or --wire wireguard", cmd.CommandPath()}
 			case length < 100*time.Millisecond || length > time.Hour:
 				return &usageError{"--duration must be between 100ms and 1h", cmd.CommandPath()}
 			}
@@ -53,7 +53,7 @@ Without root or /dev/net/tun both ends run in this process, on network stacks in
 			if asJSON {
 				s.out = io.Discard
 			}
-			r, err := p.runDemo(ctx, s, config.Wire(wire), length)
+			r, err := p.runDemo(ctx, s, config.Mode(mode), config.Wire(wire), length)
 			if ctx.Err() != nil {
 				err = errors.Join(errors.New("interrupted; everything was taken away"), unlessCancelled(err))
 			}
@@ -68,7 +68,7 @@ Without root or /dev/net/tun both ends run in this process, on network stacks in
 			return r.write(p.stdout)
 		},
 	}
-	cmd.Flags().StringVar(&mode, "mode", "tun", "")
+	cmd.Flags().StringVar(&mode, "mode", string(config.ModeTun), "")
 	cmd.Flags().StringVar(&wire, "wire", string(config.WireCulvert), "")
 	cmd.Flags().DurationVar(&length, "duration", 5*time.Second, "")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "")
@@ -83,8 +83,8 @@ func unlessCancelled(err error) error {
 }
 
 // runDemo builds the two ends, measures between them and takes them away.
-func (p *program) runDemo(ctx context.Context, s *show, wire config.Wire, length time.Duration) (_ *demoResult, err error) {
-	ends, why, err := p.buildDemo(ctx, s, wire)
+func (p *program) runDemo(ctx context.Context, s *show, mode config.Mode, wire config.Wire, length time.Duration) (_ *demoResult, err error) {
+	ends, why, err := p.buildDemo(ctx, s, mode, wire)
 	if err != nil {
 		return nil, err
 	}
@@ -103,14 +103,17 @@ func (p *program) runDemo(ctx context.Context, s *show, wire config.Wire, length
 }
 
 // buildDemo makes the namespaces and daemons, or where that cannot be, and because of what, the ends in memory.
-func (p *program) buildDemo(ctx context.Context, s *show, wire config.Wire) (_ *demoEnds, why string, err error) {
+func (p *program) buildDemo(ctx context.Context, s *show, mode config.Mode, wire config.Wire) (_ *demoEnds, why string, err error) {
 	why = cannotIsolate()
 	if why == "" {
-		ends, err := p.demoInNamespaces(ctx, s, wire)
+		ends, err := p.demoInNamespaces(ctx, s, mode, wire)
 		if err == nil || !errors.Is(err, fs.ErrPermission) || ctx.Err() != nil {
 			return ends, "", err
 		}
 		why = err.Error() // a container, where root may not do everything
+	}
+	if mode == config.ModeTap { // the network stacks in memory know no Ethernet
+		return nil, "", hint(fmt.Errorf("--mode tap needs root and /dev/net/tun: %s", why), "without them, culvert demo shows a tunnel of IP packets in memory")
 	}
 	s.step("no namespaces and devices (%s): both ends run in this process, on network stacks in memory", why)
 	ends, err := demoInMemory(ctx, s, wire)

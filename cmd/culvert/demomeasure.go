@@ -19,13 +19,17 @@ import (
 
 // demoEnds are two ends of a tunnel, a and b, with what it takes to send something from a to b.
 type demoEnds struct {
-	devices string // "tun" or "memory"
+	devices string // "tun", "tap" or "memory"
 	listen  func() (net.Listener, error)
 	dial    func(ctx context.Context) (net.Conn, error)
 	pinger  func() (echoConn, error)
 	usage   func() (usage, error)
 	peer    func() (control.Peer, error) // b as a knows it
 	close   func() error
+
+	// Of taps; nil otherwise.
+	ready    func(ctx context.Context) error // waits until something sent would cross
+	ethernet func(ctx context.Context) (*ethernetSigns, error)
 }
 
 // echoConn sends numbered messages to b and receives their echoes.
@@ -45,7 +49,7 @@ type usage struct {
 
 // demoResult is what --json prints: times in milliseconds, sizes in bytes.
 type demoResult struct {
-	Devices     string   `json:"devices"` // "tun", or "memory"
+	Devices     string   `json:"devices"` // "tun", "tap", or "memory"
 	Because     string   `json:"because,omitempty"`
 	Wire        string   `json:"wire"`
 	Suite       string   `json:"suite"`
@@ -65,6 +69,8 @@ type demoResult struct {
 	PeakRSS     []uint64 `json:"peak_rss_bytes"`
 	PingsLost   int      `json:"pings_lost"`
 	PingsLostIn int      `json:"pings_lost_loaded"`
+
+	Ethernet *ethernetSigns `json:"ethernet,omitempty"` // of taps
 
 	peer control.Peer
 }
@@ -103,16 +109,27 @@ func measure(ctx context.Context, s *show, ends *demoEnds, length time.Duration)
 	}
 	defer conn.Close()
 	ping := &pinger{conn: conn}
-	first, err := ping.first(ctx)
-	if err != nil {
+	start := time.Now()
+	if ends.ready != nil {
+		if err := ends.ready(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if _, err := ping.first(ctx); err != nil {
 		return nil, err
 	}
-	r.FirstPing = float64(first) / float64(time.Millisecond)
+	r.FirstPing = float64(time.Since(start)) / float64(time.Millisecond)
 	s.step("handshake and first echo: %.2f ms", r.FirstPing)
 	if r.RTT, r.PingsLost, err = ping.many(ctx, pingCount); err != nil {
 		return nil, err
 	}
 	s.step("%s", r.RTT)
+	if ends.ethernet != nil {
+		if r.Ethernet, err = ends.ethernet(ctx); err != nil {
+			return nil, err
+		}
+		s.step("ARP through the tunnel found %s; a frame of EtherType %#x, which is not IP, crossed", r.Ethernet.Neighbour, r.Ethernet.EtherType)
+	}
 	if err := r.transfer(ctx, s, ends, ping, length); err != nil {
 		return nil, err
 	}
@@ -360,6 +377,9 @@ func (r *demoResult) write(w io.Writer) error {
 		quantum = "not post-quantum"
 	}
 	fmt.Fprintf(b, "\n%-31s%s, %s\n", "wire", wireText(r.peer), quantum)
+	if e := r.Ethernet; e != nil {
+		fmt.Fprintf(b, "%-31s%s (by ARP), EtherType %#x crosses\n", "Ethernet, neighbour", e.Neighbour, e.EtherType)
+	}
 	if n := r.peer.Native; n != nil {
 		fmt.Fprintf(b, "%-31s%s\n", "path MTU", pathText(n))
 		if n.RTT != 0 {

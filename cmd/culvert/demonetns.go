@@ -45,7 +45,7 @@ type demoEnd struct {
 }
 
 // demoInNamespaces makes two namespaces and starts a daemon in each.
-func (p *program) demoInNamespaces(ctx context.Context, s *show, wire config.Wire) (_ *demoEnds, err error) {
+func (p *program) demoInNamespaces(ctx context.Context, s *show, mode config.Mode, wire config.Wire) (_ *demoEnds, err error) {
 	reapDemos()
 	var u undo
 	defer func() {
@@ -82,10 +82,10 @@ func (p *program) demoInNamespaces(ctx context.Context, s *show, wire config.Wir
 		return nil, err
 	}
 	s.step("two namespaces, %s and %s, joined by a veth pair", a.namespace.Name(), b.namespace.Name())
-	if err := a.writeConfig(b, wire); err != nil {
+	if err := a.writeConfig(b, mode, wire); err != nil {
 		return nil, err
 	}
-	if err := b.writeConfig(a, wire); err != nil {
+	if err := b.writeConfig(a, mode, wire); err != nil {
 		return nil, err
 	}
 	for _, e := range both {
@@ -94,9 +94,9 @@ func (p *program) demoInNamespaces(ctx context.Context, s *show, wire config.Wir
 			return nil, err
 		}
 	}
-	s.step("two daemons, tunnel demo on the %s wire: %s to %s", wire, a.inner, b.inner)
-	return &demoEnds{
-		devices: "tun",
+	s.step("two daemons, tunnel demo (%s) on the %s wire: %s to %s", mode, wire, a.inner, b.inner)
+	ends := &demoEnds{
+		devices: string(mode),
 		listen: func() (l net.Listener, err error) {
 			err = b.namespace.Do(func() error {
 				l, err = net.Listen("tcp4", netip.AddrPortFrom(b.inner, demoPort).String())
@@ -134,26 +134,40 @@ func (p *program) demoInNamespaces(ctx context.Context, s *show, wire config.Wir
 		},
 		peer:  a.peer,
 		close: u.run,
-	}, nil
+	}
+	if mode == config.ModeTap {
+		ends.ready = func(ctx context.Context) error { return awaitCarrier(ctx, a, b) }
+		ends.ethernet = func(ctx context.Context) (*ethernetSigns, error) { return ethernetSignsOf(ctx, a, b) }
+	}
+	return ends, nil
 }
 
 // runDir is where the daemon has its control socket.
 func (e *demoEnd) runDir() string { return filepath.Join(e.dir, "run") }
 
-// peer is what the daemon says of the other end.
-func (e *demoEnd) peer() (control.Peer, error) {
+// tunnel is what the daemon says of its tunnel.
+func (e *demoEnd) tunnel() (control.Tunnel, error) {
 	in, err := control.Status(e.runDir(), "demo")
 	if err != nil {
-		return control.Peer{}, errors.Join(fmt.Errorf("status of daemon %s: %w", e.letter, err), e.lastWords())
+		return control.Tunnel{}, errors.Join(fmt.Errorf("status of daemon %s: %w", e.letter, err), e.lastWords())
 	}
 	if len(in.Tunnels) != 1 || len(in.Tunnels[0].Peers) != 1 {
-		return control.Peer{}, fmt.Errorf("daemon %s has lost its peer", e.letter)
+		return control.Tunnel{}, fmt.Errorf("daemon %s has lost its peer", e.letter)
 	}
-	return in.Tunnels[0].Peers[0], nil
+	return in.Tunnels[0], nil
+}
+
+// peer is what the daemon says of the other end.
+func (e *demoEnd) peer() (control.Peer, error) {
+	t, err := e.tunnel()
+	if err != nil {
+		return control.Peer{}, err
+	}
+	return t.Peers[0], nil
 }
 
 // writeConfig writes the end's configuration, with the other end as its peer.
-func (e *demoEnd) writeConfig(peer *demoEnd, wire config.Wire) error {
+func (e *demoEnd) writeConfig(peer *demoEnd, mode config.Mode, wire config.Wire) error {
 	key := e.key.Base64() + "\n"
 	if err := os.WriteFile(filepath.Join(e.dir, "demo.key"), []byte(key), 0o600); err != nil {
 		return err
@@ -162,6 +176,7 @@ func (e *demoEnd) writeConfig(peer *demoEnd, wire config.Wire) error {
 instance: demo
 tunnels:
   demo:
+    mode: %s
     wire: %s
     listen: %d
     private_key_file: demo.key
@@ -170,8 +185,10 @@ tunnels:
       other:
         public_key: %q
         endpoints: ["%s:%d"]
-        allowed_ips: [%s/32]
-`, wire, demoPort, e.inner, peer.key.Public(), peer.outer, demoPort, peer.inner)
+`, mode, wire, demoPort, e.inner, peer.key.Public(), peer.outer, demoPort)
+	if mode == config.ModeTun {
+		text += fmt.Sprintf("        allowed_ips: [%s/32]\n", peer.inner)
+	}
 	return os.WriteFile(filepath.Join(e.dir, "demo.yaml"), []byte(text), 0o600)
 }
 

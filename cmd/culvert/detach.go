@@ -41,7 +41,7 @@ func (p *program) detach(before func(*exec.Cmd), args ...string) error {
 	cmd := exec.Command(ownProgram())
 	cmd.Args = append([]string{p.name}, args...)
 	cmd.ExtraFiles = []*os.File{w} // descriptor 3
-	cmd.Env = append(os.Environ(), readyEnv+"=3", runDirEnv+"="+p.runDir, wgDirEnv+"="+p.wgDir)
+	cmd.Env = append(os.Environ(), readyEnv+"=3", runDirEnv+"="+p.runDir, wgDirEnv+"="+p.wgDir, stateDirEnv+"="+p.stateDir)
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if before != nil {

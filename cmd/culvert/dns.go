@@ -1,89 +1,35 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
 	"context"
-	"fmt"
-	"os"
-	"os/exec"
-	"regexp"
-	"strings"
-	"time"
-
-	"culvert/config"
+	"errors"
+	"net"
+	"net/netip"
+	"sync/atomic"
+	"syscall"
 )
 
-const (
-	resolvconfTime = 30 * time.Second
-	interfaceOrder = "/etc/resolvconf/interface-order"
-)
-
-// applyDNS registers a tunnel's name servers with resolvconf(8), as wg-quick does, and says how to take that back. Where
-// resolvconf is missing it does nothing and returns a remark.
-func applyDNS(look func(program string) (path string, err error), ifname string, dns config.DNS) (remove func() error, remark string, err error) {
-	if len(dns.Servers) == 0 && len(dns.Search) == 0 {
-		return nil, "", nil
+// lookupPast asks name servers for a name by packets with a mark, which lets them past what takes or stops all others. Without servers
+// there is nobody to ask.
+func lookupPast(ctx context.Context, name string, mark uint32, servers []netip.Addr) ([]netip.Addr, error) {
+	if len(servers) == 0 {
+		return nil, hint(errors.New("there is no name server that can be asked past the tunnel"),
+			"write the endpoint's address instead of its name, or name a server that is not on this machine in /etc/resolv.conf")
 	}
-	program, err := look("resolvconf")
-	if err != nil {
-		return nil, "DNS is left alone: there is no resolvconf program on this system (Debian: apt install openresolv)", nil
-	}
-	name := resolvconfPrefix(interfaceOrder) + ifname
-	var in bytes.Buffer
-	for _, a := range dns.Servers {
-		fmt.Fprintf(&in, "nameserver %s\n", a)
-	}
-	if len(dns.Search) > 0 {
-		fmt.Fprintf(&in, "search %s\n", strings.Join(dns.Search, " "))
-	}
-	if err := runResolvconf(program, in.Bytes(), "-a", name, "-m", "0", "-x"); err != nil {
-		return nil, "", err
-	}
-	return func() error { return runResolvconf(program, nil, "-d", name, "-f") }, "", nil
-}
-
-func runResolvconf(program string, in []byte, args ...string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), resolvconfTime)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, program, args...)
-	cmd.Stdin = bytes.NewReader(in)
-	cmd.WaitDelay = time.Second
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("resolvconf %s: %w: %s", strings.Join(args, " "), err, bytes.TrimSpace(out))
-	}
-	return nil
-}
-
-var orderLine = regexp.MustCompile(`^([A-Za-z0-9-]+)\*$`)
-
-// resolvconfPrefix is what to put before the interface's name for it to rank first: Debian's resolvconf orders by the
-// patterns of this file.
-func resolvconfPrefix(file string) string {
-	f, err := os.Open(file)
-	if err != nil {
-		return ""
-	}
-	defer f.Close()
-	lines := bufio.NewScanner(f)
-	for lines.Scan() {
-		if m := orderLine.FindStringSubmatch(lines.Text()); m != nil {
-			return m[1] + "."
+	const port = "53"
+	dialer := net.Dialer{Control: func(_, _ string, c syscall.RawConn) error {
+		var err error
+		if failed := c.Control(func(fd uintptr) {
+			err = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_MARK, int(mark))
+		}); failed != nil {
+			return failed
 		}
-	}
-	return ""
-}
-
-// lookProgram finds a program in PATH or where the administrator's programs lie.
-func lookProgram(name string) (string, error) {
-	path, err := exec.LookPath(name)
-	if err == nil {
-		return path, nil
-	}
-	for _, dir := range []string{"/usr/sbin/", "/sbin/", "/usr/local/sbin/"} {
-		if path, err := exec.LookPath(dir + name); err == nil {
-			return path, nil
-		}
-	}
-	return "", err
+		return err
+	}}
+	var next atomic.Uint32 // each attempt asks the next
+	r := net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		s := servers[int(next.Add(1)-1)%len(servers)]
+		return dialer.DialContext(ctx, network, net.JoinHostPort(s.String(), port))
+	}}
+	return r.LookupNetIP(ctx, "ip", name)
 }

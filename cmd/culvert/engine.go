@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -11,8 +12,11 @@ import (
 	"syscall"
 	"time"
 
+	"culvert/config"
+	"culvert/crypto"
 	"culvert/setup"
 	"culvert/transport"
+	"culvert/transport/stream"
 	"culvert/tunnel"
 	"culvert/tunnel/device"
 	"culvert/tunnel/uapi"
@@ -21,6 +25,7 @@ import (
 // engine is what the daemon needs of a [tunnel.Tunnel].
 type engine interface {
 	Configure(tunnel.Change) error
+	Push(to crypto.PublicKey, subject string, document []byte) error
 	Status() tunnel.Status
 	Close() error
 	Done() <-chan struct{}
@@ -29,14 +34,17 @@ type engine interface {
 
 // kernel is what the daemon does to the system. Tests put other functions in.
 type kernel struct {
-	openTun   func(name string) (device.Device, error)
+	openTun   func(namespace, name string, queues int) (device.Device, error)
+	openTap   func(namespace, name string, address config.MAC, queues int) (device.Device, error) // the zero address stands for any
 	newEngine func(device.Device, transport.Network, tunnel.Options) (engine, error)
 	network   transport.Network
 	serveWG   func(folder, name string, e engine, logf func(string, ...any)) (*wgSocket, error)
 	apply     func(context.Context, setup.L3) (applied, error)
 	autoMTU   func(ctx context.Context, link string, mark uint32, overhead int, endpoints []netip.Addr) (int, error)
 	lookup    func(ctx context.Context, name string) ([]netip.Addr, error)
-	program   func(name string) (path string, err error)
+	// lookupPast asks one of servers for a name, by packets with a mark.
+	lookupPast func(ctx context.Context, name string, mark uint32, servers []netip.Addr) ([]netip.Addr, error)
+	linkIndex  func(namespace, name string) (int, error)
 }
 
 // applied is part of a link's configuration that is in force.
@@ -46,19 +54,36 @@ type applied struct {
 	remove   func() error
 }
 
+// kernel is what an instance's tunnels are made with.
+func (p *program) kernel() kernel {
+	if p.kernelOf != nil {
+		return p.kernelOf()
+	}
+	return linux()
+}
+
 // linux is the kernel everything really runs on.
 func linux() kernel {
 	return kernel{
-		openTun: func(name string) (device.Device, error) {
-			d, err := device.OpenTun(device.TunOptions{Name: name, MTU: setup.DefaultMTU})
-			return d, openHint(name, err)
+		openTun: func(namespace, name string, queues int) (device.Device, error) {
+			return openIn(namespace, name, func() (device.Device, error) {
+				return device.OpenTun(device.TunOptions{Name: name, MTU: setup.DefaultMTU, Queues: queues})
+			})
+		},
+		openTap: func(namespace, name string, address config.MAC, queues int) (device.Device, error) {
+			if address.IsZero() {
+				address = highMAC()
+			}
+			return openIn(namespace, name, func() (device.Device, error) {
+				return device.OpenTap(device.TapOptions{Name: name, MTU: defaultTapMTU, Queues: queues, Address: address})
+			})
 		},
 		newEngine: func(d device.Device, n transport.Network, o tunnel.Options) (engine, error) {
 			t, err := tunnel.New(d, n, o)
 			if err != nil {
 				return nil, err // not a nil *Tunnel in an interface
 			}
-			return t, nil
+			return spare(t), nil
 		},
 		network: transport.UDP{},
 		serveWG: func(folder, name string, e engine, logf func(string, ...any)) (*wgSocket, error) {
@@ -81,8 +106,32 @@ func linux() kernel {
 		lookup: func(ctx context.Context, name string) ([]netip.Addr, error) {
 			return net.DefaultResolver.LookupNetIP(ctx, "ip", name)
 		},
-		program: lookProgram,
+		lookupPast: lookupPast,
+		linkIndex:  setup.LinkIndex,
 	}
+}
+
+// highMAC is a random locally administered MAC address of the highest there are. A bridge's own address is the lowest of its
+// ports' (Linux's br_stp_recalculate_bridge_id), so that a tap with any other random one would often
+// change it as it comes and goes, and with it the address that the network knows the host by.
+func highMAC() (m config.MAC) {
+	rand.Read(m[:]) // never fails (Go 1.24)
+	m[0] = 0xfe
+	return m
+}
+
+// openIn opens a device in a namespace; it may be used from everywhere.
+func openIn(namespace, name string, open func() (device.Device, error)) (device.Device, error) {
+	if namespace == "" {
+		d, err := open()
+		return d, openHint(name, err)
+	}
+	var d device.Device
+	err := setup.In(namespace, func() (err error) {
+		d, err = open()
+		return err
+	})
+	return d, openHint(name, err)
 }
 
 // openHint adds what to do to the kernel's refusal of a device.
@@ -146,7 +195,9 @@ func observe(n transport.Network) *observedNetwork {
 func (n *observedNetwork) Open(o transport.Options) (transport.Socket, error) {
 	s, err := n.Network.Open(o)
 	n.once.Do(func() {
-		if errors.Is(err, syscall.EADDRINUSE) {
+		if _, ok := errors.AsType[*stream.ListenError](err); ok {
+			err = tcpHint(err)
+		} else if errors.Is(err, syscall.EADDRINUSE) {
 			err = hint(fmt.Errorf("cannot open UDP port %d: %w", o.Port, err), "another process has it; ss -ulnp shows which")
 		} else if err != nil {
 			err = fmt.Errorf("cannot open UDP port %d: %w", o.Port, err)

@@ -21,7 +21,9 @@ const hookTime = 60 * time.Second
 type hooks struct {
 	ifname string
 	out    io.Writer // where their output goes
-	logf   func(format string, args ...any)
+
+	priority *priority // nil: that of this process
+	logf     func(format string, args ...any)
 }
 
 // run runs commands in order, each in a shell with %i replaced by the interface's name, and stops at the first that
@@ -44,7 +46,7 @@ func (h *hooks) run(ctx context.Context, kind string, list []config.Hook) error 
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 		cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 		cmd.WaitDelay = time.Second
-		err := cmd.Run()
+		err := h.priority.run(cmd)
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
 		} else if hookCtx.Err() != nil {

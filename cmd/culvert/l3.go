@@ -12,8 +12,9 @@ import (
 // l3 is what is in force of a link's addresses, routes and MTU. It keeps what must change separately apart, so
 // that a change leaves everything else in place: the link stays up, sessions go on.
 type l3 struct {
-	apply func(context.Context, setup.L3) (applied, error)
-	warnf func(format string, args ...any)
+	apply     func(context.Context, setup.L3) (applied, error)
+	warnf     func(format string, args ...any)
+	namespace string // file of the network namespace the link is in; "" stands for the daemon's
 
 	have   setup.L3 // the state in force
 	base   *applied // the link is up
@@ -116,8 +117,9 @@ func (s *l3) setMTU(ctx context.Context, mtu int) error {
 func (s *l3) changeRoutes(ctx context.Context, want setup.L3, anew bool) error {
 	have, havePolicy := splitRoutes(s.have.Routes)
 	plain, _ := splitRoutes(want.Routes)
+	wanted := setOf(plain)
 	for _, r := range have {
-		anew = anew || !slices.Contains(plain, r)
+		anew = anew || !wanted[r]
 	}
 	if anew {
 		old := s.routes
@@ -127,21 +129,30 @@ func (s *l3) changeRoutes(ctx context.Context, want setup.L3, anew bool) error {
 		}
 	}
 	var missing []setup.Route
+	there := setOf(have)
 	for _, r := range plain {
-		if !slices.Contains(have, r) {
+		if !there[r] {
 			missing = append(missing, r)
 		}
 	}
 	if len(missing) == 0 {
 		return nil
 	}
-	a, err := s.add(ctx, setup.L3{Link: want.Link, Routes: missing})
+	a, err := s.add(ctx, setup.L3{Link: want.Link, Routes: missing, Endpoints: want.Endpoints})
 	if err != nil {
 		return err
 	}
 	s.routes = append(s.routes, a)
 	s.have.Routes = append(slices.Clone(s.have.Routes), missing...)
 	return nil
+}
+
+func setOf(rs []setup.Route) map[setup.Route]bool {
+	set := make(map[setup.Route]bool, len(rs))
+	for _, r := range rs {
+		set[r] = true
+	}
+	return set
 }
 
 // changePolicy brings the policy for default routes about. It knows the link's addresses, so it is set anew with them.
@@ -172,6 +183,7 @@ func (s *l3) changePolicy(ctx context.Context, want setup.L3, anew bool) error {
 }
 
 func (s *l3) add(ctx context.Context, c setup.L3) (*applied, error) {
+	c.Namespace = s.namespace
 	a, err := s.apply(ctx, c)
 	if err != nil {
 		return nil, err

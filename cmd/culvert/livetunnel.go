@@ -2,11 +2,13 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/netip"
+	"runtime"
 	"strings"
 	"sync"
 	"time"
@@ -15,8 +17,11 @@ import (
 	"culvert/config"
 	"culvert/crypto"
 	"culvert/setup"
+	"culvert/setup/spec"
 	"culvert/transport"
+	"culvert/transport/stream"
 	"culvert/tunnel"
+	"culvert/tunnel/device"
 )
 
 // liveTunnel is one tunnel of a configuration file that is up.
@@ -25,16 +30,26 @@ type liveTunnel struct {
 	log    *slog.Logger
 	file   *config.File // in force, as is conf; both are changed under linkMu
 	conf   config.Tunnel
+	whole  config.Tunnel // conf with what clients or a server add to it: what is really in force
 	hooks  hooks
+	usage  *usageStore
+	netns  string // the network namespace of its device; "" is the daemon's, where its socket always is
+
+	exclusively func(ctx context.Context, f func())
+	around      func(ctx context.Context) error
 
 	engine   engine
+	streams  *stream.Network
 	resolver *resolve.Resolver
 	undo     undo
+	role     role
 	isUp     bool // PostUp ran: PreDown and PostDown must as well
 
-	linkMu  sync.Mutex // guards what follows; the resolver takes it
-	link    l3
-	dropDNS func() error // nil where none is set
+	linkMu sync.Mutex // guards what follows; the resolver takes it
+	link   l3
+
+	underlay    func() []netip.Addr // name servers that are asked past the tunnel
+	certificate *tls.Certificate    // of its own, for TCP; nil before the first use
 }
 
 // surroundings are what the tunnels of a daemon share.
@@ -44,10 +59,20 @@ type surroundings struct {
 	log    *slog.Logger
 	out    io.Writer // for hooks
 	remark func(text string)
+	usage  *usageStore
+	// underlay are the name servers that the machine asks without the tunnels.
+	underlay func() []netip.Addr
+
+	priority *priority
+	clients  func(tunnel string) (*clientStore, error) // what a tunnel that is a server keeps
+
+	exclusively func(ctx context.Context, f func()) // runs f while nothing else changes the instance, unless ctx ends before
+	around      func(ctx context.Context) error     // makes the network around the tunnels what they need now; only exclusively
 }
 
 // startTunnel brings a tunnel up, or leaves nothing behind.
 func startTunnel(ctx context.Context, s surroundings, file *config.File, conf config.Tunnel) (_ *liveTunnel, err error) {
+	netns := netnsOf(file, conf.Name)
 	log := s.log.With("interface", conf.Name)
 	infof := func(format string, args ...any) { log.Info(fmt.Sprintf(format, args...)) }
 	warnf := func(format string, args ...any) {
@@ -56,9 +81,10 @@ func startTunnel(ctx context.Context, s surroundings, file *config.File, conf co
 		s.remark("culvert: " + conf.Name + ": warning: " + text)
 	}
 	t := &liveTunnel{
-		kernel: s.kernel, log: log, file: file, conf: conf,
-		hooks: hooks{ifname: conf.Name, out: s.out, logf: infof},
-		link:  l3{apply: s.kernel.apply, warnf: warnf},
+		kernel: s.kernel, log: log, file: file, conf: conf, whole: conf, netns: netns, usage: s.usage,
+		underlay: s.underlay, exclusively: s.exclusively, around: s.around,
+		hooks: hooks{ifname: conf.Name, out: s.out, logf: infof, priority: s.priority},
+		link:  l3{apply: s.kernel.apply, warnf: warnf, namespace: setup.NamespacePath(netns)},
 	}
 	defer func() {
 		if err != nil {
@@ -74,6 +100,11 @@ func startTunnel(ctx context.Context, s surroundings, file *config.File, conf co
 		}
 		return t.hooks.run(context.Background(), "PostDown", t.conf.Hooks.PostDown)
 	})
+	if err := t.openRole(s); err != nil {
+		return nil, err
+	}
+	conf = t.wholeOf(conf)
+	t.whole = conf
 	network, err := t.startEngine(infof)
 	if err != nil {
 		return nil, placed(conf.Pos, err)
@@ -82,6 +113,8 @@ func startTunnel(ctx context.Context, s surroundings, file *config.File, conf co
 	if err != nil {
 		return nil, err
 	}
+	s.usage.restore(&change, conf.Name, nil)
+	t.hold(&change)
 	if err := t.engine.Configure(change); err != nil {
 		return nil, err
 	}
@@ -99,14 +132,10 @@ func startTunnel(ctx context.Context, s surroundings, file *config.File, conf co
 		return nil, err
 	}
 	if err := network.wait(ctx, t.engine.Done()); err != nil {
-		return nil, placed(conf.ListenPos, err)
+		return nil, placed(listenPosition(&conf, err), err)
 	}
 	if err := t.setLink(ctx, &conf); err != nil {
 		return nil, err
-	}
-	t.undo.add("take the name servers away", t.removeDNS)
-	if err := t.setDNS(conf.DNS); err != nil {
-		return nil, placed(conf.DNS.Pos, err)
 	}
 	if err := t.startResolver(infof); err != nil {
 		return nil, err
@@ -114,6 +143,7 @@ func startTunnel(ctx context.Context, s surroundings, file *config.File, conf co
 	if err := t.hooks.run(ctx, "PostUp", conf.Hooks.PostUp); err != nil {
 		return nil, err
 	}
+	t.startRole()
 	t.isUp = true
 	t.undo.add("run PreDown", func() error {
 		return t.hooks.run(context.Background(), "PreDown", t.conf.Hooks.PreDown)
@@ -123,16 +153,22 @@ func startTunnel(ctx context.Context, s surroundings, file *config.File, conf co
 
 // startEngine opens the device and starts the engine on it.
 func (t *liveTunnel) startEngine(infof func(string, ...any)) (*observedNetwork, error) {
-	dev, err := t.kernel.openTun(t.conf.Name)
+	dev, err := t.openDevice()
 	if err != nil {
 		return nil, err
 	}
-	network := observe(t.kernel.network)
+	t.streams = stream.New(t.kernel.network)
+	if err := t.acceptTCP(&t.conf); err != nil { // nothing is opened yet
+		return nil, errors.Join(err, dev.Close())
+	}
+	network := observe(t.streams)
 	e, err := t.kernel.newEngine(dev, network, tunnel.Options{
 		Logf:             infof,
 		Debugf:           func(format string, args ...any) { t.log.Debug(fmt.Sprintf(format, args...)) },
 		HandshakeFailing: t.handshakeFailing,
 		LinkUp:           t.linkUp,
+		Pushed:           t.role.pushed,
+		Greeted:          t.role.greeted,
 		Agent:            agent(),
 	})
 	if err != nil {
@@ -141,6 +177,39 @@ func (t *liveTunnel) startEngine(infof func(string, ...any)) (*observedNetwork, 
 	t.engine = e
 	t.undo.add("close the device", e.Close)
 	return network, nil
+}
+
+func (t *liveTunnel) openDevice() (device.Device, error) {
+	namespace := setup.NamespacePath(t.netns)
+	if t.conf.Mode == config.ModeTap {
+		return t.kernel.openTap(namespace, t.conf.Name, t.conf.MAC, queuesOf(&t.conf))
+	}
+	return t.kernel.openTun(namespace, t.conf.Name, queuesOf(&t.conf))
+}
+
+// maxAutoQueues is how many queues a tunnel has at most that is not told how many. Half the processors are for what the kernel
+// does with the packets, and for the rest of the machine.
+const maxAutoQueues = 8
+
+// queuesOf is how many queues a tunnel's device has, and workers each way.
+func queuesOf(t *config.Tunnel) int {
+	if t.Queues != 0 {
+		return t.Queues
+	}
+	return autoQueues(runtime.GOMAXPROCS(0))
+}
+
+// autoQueues is how many queues a tunnel has by itself on a machine of so many processors.
+func autoQueues(processors int) int { return min(max(processors/2, 1), maxAutoQueues) }
+
+// netnsOf is the network namespace that a file has a tunnel's device in; "" is the daemon's.
+func netnsOf(file *config.File, tunnel string) string {
+	for i := range file.Setup.Links {
+		if l := &file.Setup.Links[i]; l.Type == spec.TypeTunnel && l.Key == tunnel {
+			return l.Netns
+		}
+	}
+	return ""
 }
 
 func (t *liveTunnel) handshakeFailing(peer crypto.PublicKey) {
@@ -173,9 +242,9 @@ func (t *liveTunnel) peerNames() map[crypto.PublicKey]string {
 	if t.file.Format != config.FormatYAML {
 		return nil
 	}
-	names := make(map[crypto.PublicKey]string, len(t.conf.Peers))
-	for i := range t.conf.Peers {
-		names[t.conf.Peers[i].PublicKey] = t.conf.Peers[i].Name
+	names := make(map[crypto.PublicKey]string, len(t.whole.Peers))
+	for i := range t.whole.Peers {
+		names[t.whole.Peers[i].PublicKey] = t.whole.Peers[i].Name
 	}
 	return names
 }
@@ -185,17 +254,30 @@ func (t *liveTunnel) setMark(mark uint32) error {
 }
 
 func (t *liveTunnel) startResolver(infof func(string, ...any)) error {
-	targets, err := peerTargets(&t.conf)
+	targets, err := peerTargets(&t.whole)
 	if err != nil {
 		return err
 	}
-	r := resolve.New(resolve.Options{Lookup: t.kernel.lookup, Use: t.useEndpoint, Logf: infof})
+	r := resolve.New(resolve.Options{Lookup: t.lookup, Use: t.useEndpoint, Logf: infof})
 	t.linkMu.Lock()
 	t.resolver = r
 	t.linkMu.Unlock()
 	t.undo.add("end the resolver", func() error { r.Close(); return nil })
 	r.Set(targets)
 	return nil
+}
+
+// lookup resolves the name of an endpoint. Where all traffic goes into the tunnel, or nothing else gets out, the servers of the underlay
+// are asked directly, by packets with the tunnel's mark: whatever is resolved otherwise is asked through the tunnel, which needs the
+// endpoint first.
+func (t *liveTunnel) lookup(ctx context.Context, name string) ([]netip.Addr, error) {
+	t.linkMu.Lock()
+	mark, past := t.whole.Mark, t.whole.KillSwitch || !t.whole.FullTunnel.None()
+	t.linkMu.Unlock()
+	if !past || t.underlay == nil {
+		return t.kernel.lookup(ctx, name)
+	}
+	return t.kernel.lookupPast(ctx, name, mark, t.underlay())
 }
 
 // useEndpoint gives a peer another endpoint, unless it is in good contact where it is: it may have called in the meantime
@@ -224,10 +306,10 @@ func (t *liveTunnel) useEndpoint(peer crypto.PublicKey, to netip.AddrPort) {
 func (t *liveTunnel) refreshMTU() {
 	t.linkMu.Lock()
 	defer t.linkMu.Unlock()
-	if t.link.base == nil || t.conf.MTU != 0 {
+	if t.link.base == nil || t.whole.MTU != 0 {
 		return
 	}
-	mtu, err := t.computeMTU(context.Background(), &t.conf)
+	mtu, err := t.computeMTU(context.Background(), &t.whole)
 	if err == nil && mtu != t.link.have.MTU {
 		want := t.link.have
 		want.MTU = mtu
@@ -238,10 +320,13 @@ func (t *liveTunnel) refreshMTU() {
 	}
 }
 
-// computeMTU is the configured MTU, or what the way to the peers leaves room for.
+// computeMTU is the configured MTU, or what the way to the peers leaves room for; on a tap that of an Ethernet.
 func (t *liveTunnel) computeMTU(ctx context.Context, conf *config.Tunnel) (int, error) {
-	if conf.MTU != 0 {
+	switch {
+	case conf.MTU != 0:
 		return conf.MTU, nil
+	case conf.Mode == config.ModeTap:
+		return defaultTapMTU, nil
 	}
 	status := t.engine.Status()
 	status.PrivateKey.Zero()
@@ -251,7 +336,11 @@ func (t *liveTunnel) computeMTU(ctx context.Context, conf *config.Tunnel) (int, 
 			endpoints = append(endpoints, p.Endpoint.Remote.Addr())
 		}
 	}
-	mtu, err := t.kernel.autoMTU(ctx, conf.Name, status.Mark, overheadOf(conf), endpoints)
+	own := conf.Name
+	if t.netns != "" {
+		own = "" // a link of that name here would be another's
+	}
+	mtu, err := t.kernel.autoMTU(ctx, own, status.Mark, overheadOf(conf), endpoints)
 	if err != nil {
 		return 0, err
 	}
@@ -275,39 +364,30 @@ func (t *liveTunnel) setLink(ctx context.Context, conf *config.Tunnel) error {
 	return placed(linkPosition(conf, err), err)
 }
 
-func (t *liveTunnel) setDNS(dns config.DNS) error {
-	remove, remark, err := applyDNS(t.kernel.program, t.conf.Name, dns)
-	if err != nil {
-		return err
-	}
-	if remark != "" {
-		t.link.warnf("%s", remark)
-	}
-	t.dropDNS = remove
-	return nil
-}
-
-func (t *liveTunnel) removeDNS() error {
-	if t.dropDNS == nil {
-		return nil
-	}
-	f := t.dropDNS
-	t.dropDNS = nil
-	return f()
-}
-
 // reload makes another configuration the one in force. Where a step fails it goes back to the one before.
 func (t *liveTunnel) reload(ctx context.Context, file *config.File, conf config.Tunnel) (remarks []string, err error) {
-	before := t.conf
-	if err := t.change(ctx, conf, before); err != nil {
-		return nil, errors.Join(fmt.Errorf("tunnel %s: %w", conf.Name, err), t.change(context.WithoutCancel(ctx), before, conf))
+	t.role.changing.Lock()
+	defer t.role.changing.Unlock()
+	before := t.whole
+	if err := t.configureRole(&conf); err != nil {
+		return nil, placed(serverPosition(&conf), fmt.Errorf("tunnel %s: %w", conf.Name, err))
 	}
-	if !sameHooks(before.Hooks, conf.Hooks) {
+	if err := t.change(ctx, t.wholeIn(file, conf), before); err != nil {
+		return nil, errors.Join(fmt.Errorf("tunnel %s: %w", conf.Name, err), t.configureRole(&t.conf), t.change(context.WithoutCancel(ctx), before, t.whole))
+	}
+	if !sameHooks(t.conf.Hooks, conf.Hooks) {
 		remarks = append(remarks, conf.Name+": changed hooks run from the next time on; PreDown and PostDown are the new ones")
 	}
+	remarks = append(remarks, accessChanges(&before, &t.whole)...)
 	t.linkMu.Lock()
-	t.file = file
+	t.file, t.conf = file, conf
 	t.linkMu.Unlock()
+	t.role.order.set(serversOf(&conf), time.Now())
+	select {
+	case t.role.refresh <- struct{}{}: // there may be more servers to be asked
+	default:
+	}
+	t.tellAll()
 	return remarks, nil
 }
 
@@ -316,6 +396,12 @@ func (t *liveTunnel) change(ctx context.Context, to, from config.Tunnel) error {
 	if err != nil {
 		return err
 	}
+	had := make(map[crypto.PublicKey]bool)
+	for i := range from.Peers {
+		had[from.Peers[i].PublicKey] = from.Peers[i].Access != nil && from.Peers[i].Access.Quota != nil
+	}
+	t.usage.restore(&change, to.Name, had)
+	t.hold(&change)
 	targets, err := peerTargets(&to)
 	if err != nil {
 		return err
@@ -332,20 +418,17 @@ func (t *liveTunnel) change(ctx context.Context, to, from config.Tunnel) error {
 		}
 	}
 	t.resolver.Set(same)
+	if err := t.acceptTCP(&to); err != nil {
+		return err
+	}
 	if err := t.engine.Configure(change); err != nil {
 		return err
 	}
 	t.linkMu.Lock()
-	t.conf = to
+	t.whole = to
 	t.linkMu.Unlock()
 	t.resolver.Set(targets)
-	if err := t.setLink(ctx, &to); err != nil {
-		return err
-	}
-	if sameDNS(to.DNS, from.DNS) {
-		return nil
-	}
-	return errors.Join(t.removeDNS(), t.setDNS(to.DNS))
+	return t.setLink(ctx, &to)
 }
 
 func equalTargets(a, b []resolve.Target) bool {

@@ -11,10 +11,13 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// The test binary is the program itself when it is called by one of its names.
+// The test binary is the program itself when it is called by one of its names, and one with faults where a variable says so.
 func TestMain(m *testing.M) {
 	if os.Getenv("GORACE") == "" {
 		os.Setenv("GORACE", "atexit_sleep_ms=0") // or each of many short-lived programs lasts a second
+	}
+	if folder := os.Getenv(faultsEnv); folder != "" {
+		os.Exit(faultyProgram(folder).run(os.Args))
 	}
 	testscript.Main(m, map[string]func(){"culvert": main, "culvert-wg": main})
 }
@@ -27,6 +30,7 @@ func TestScripts(t *testing.T) {
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("CULVERT_RUN_DIR", filepath.Join(e.WorkDir, "run"))
 			e.Setenv("CULVERT_WG_DIR", filepath.Join(e.WorkDir, "wg"))
+			e.Setenv("CULVERT_STATE_DIR", filepath.Join(e.WorkDir, "state"))
 			e.Setenv("GORACE", os.Getenv("GORACE"))
 			return os.Chmod(e.WorkDir, 0o700)
 		},

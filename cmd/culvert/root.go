@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"culvert/setup/journal"
 )
 
 // program is the outside world as the commands see it.
@@ -17,6 +19,11 @@ type program struct {
 	stdout, stderr io.Writer
 	runDir         string // control sockets, locks, logs
 	wgDir          string // sockets of the userspace API
+	stateDir       string // journals of the setup layer, a directory for each instance
+
+	priority  priority                      // of a daemon
+	machineOf func(instance string) machine // of tests; nil: the running system
+	kernelOf  func() kernel                 // of tests, for tunnels; nil: the running system
 }
 
 // Where sockets lie, and variables of the environment by which tests put them elsewhere.
@@ -25,15 +32,25 @@ const (
 	defaultWGDir  = "/var/run/wireguard"
 	runDirEnv     = "CULVERT_RUN_DIR"
 	wgDirEnv      = "CULVERT_WG_DIR"
+	stateDirEnv   = "CULVERT_STATE_DIR"
 )
 
 // run is the whole program: it returns the exit code.
 func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	p := &program{
-		name: args[0], stdin: stdin, stdout: stdout, stderr: stderr,
-		runDir: directory(runDirEnv, defaultRunDir),
-		wgDir:  directory(wgDirEnv, defaultWGDir),
+	return newProgram(stdin, stdout, stderr).run(args)
+}
+
+func newProgram(stdin io.Reader, stdout, stderr io.Writer) *program {
+	return &program{
+		name: "culvert", stdin: stdin, stdout: stdout, stderr: stderr,
+		runDir:   directory(runDirEnv, defaultRunDir),
+		wgDir:    directory(wgDirEnv, defaultWGDir),
+		stateDir: directory(stateDirEnv, journal.Dir),
 	}
+}
+
+func (p *program) run(args []string) int {
+	p.name = args[0]
 	rest := args[1:]
 	// Under the name culvert-wg it is the program wg-quick expects in WG_QUICK_USERSPACE_IMPLEMENTATION.
 	if filepath.Base(args[0]) == "culvert-wg" {
@@ -43,7 +60,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	root := p.root()
 	root.SetArgs(rest)
 	err := root.Execute()
-	report(stderr, err)
+	report(p.stderr, err)
 	return exitCode(err)
 }
 
@@ -65,8 +82,22 @@ Run a tunnel from a file (culvert's YAML, or a wg-quick file NAME.conf as it is)
   culvert check FILE         say what FILE would do, or everything that is wrong with it
   culvert up FILE            start it; returns once the tunnel is up
   culvert status [NAME]      show what runs, like wg show; --json for programs
+  culvert capture NAME       show the packets inside, or record them for tcpdump and Wireshark
   culvert reload NAME        apply the changed file; sessions of unchanged peers stay
   culvert down NAME          stop it and take everything away
+  culvert vm NAME -- QEMU... a virtual machine on a tunnel of mode tap, without a bridge
+
+The network around it, or alone (bridges, bonds, namespaces, shaping, services, ...):
+  culvert plan FILE          what would be made, changed and taken away, like a diff
+  culvert apply FILE         do it; --confirm 60s undoes it unless "culvert confirm NAME" follows
+  culvert destroy NAME|FILE  take everything away that it made
+  culvert graph FILE         draw its devices and namespaces as SVG; --live what there is, compared with FILE
+
+A server that clients join ("server:" in its file), and they:
+  culvert invite NAME        print a link that one client can join with, once
+  culvert join -             join by the link that is pasted: key, file and tunnel in one
+  culvert client list        who has joined; also show NAME, revoke NAME, totp NAME, add NAME --wireguard
+  culvert signin NAME        sign in where the server demands it
 
 Keys and files:
   culvert genkey | culvert genpsk | culvert pubkey
@@ -113,7 +144,7 @@ func (p *program) root() *cobra.Command {
 		return &usageError{err.Error(), cmd.CommandPath()}
 	})
 	root.AddCommand(p.genkey(), p.genpsk(), p.pubkey(), p.check(), p.up(), p.down(), p.reload(), p.status(),
-		p.importCommand(), p.export(), p.wg(), p.demo(), p.versionCommand())
+		p.capture(), p.importCommand(), p.export(), p.plan(), p.apply(), p.confirm(), p.destroy(), p.graph(), p.vm(), p.invite(), p.join(), p.client(), p.signin(), p.wg(), p.demo(), p.supervise(), p.versionCommand())
 	for _, c := range root.Commands() {
 		c.DisableFlagsInUseLine = true
 	}

@@ -25,8 +25,42 @@ func writeStatus(w io.Writer, instances []control.Instance, now time.Time) error
 			first = false
 			writeTunnel(b, in, t, now)
 		}
+		if in.Network != nil {
+			if !first {
+				fmt.Fprintln(b)
+			}
+			first = false
+			writeNetwork(b, in)
+		}
 	}
 	return b.Flush()
+}
+
+// writeNetwork writes what is around the tunnels of an instance, and how it differs from what is declared.
+func writeNetwork(b io.Writer, in control.Instance) {
+	n := in.Network
+	fmt.Fprintf(b, "network: %s\n", in.Name)
+	if in.Kind == kindApplied {
+		fmt.Fprintf(b, "  state: applied, no process runs; culvert destroy %s takes it away\n", in.Name)
+	}
+	if n.Items > 0 || in.Kind != kindApplied {
+		fmt.Fprintf(b, "  things: %d\n", n.Items)
+	}
+	if n.Interrupted {
+		fmt.Fprintf(b, "  half-way: an apply or destroy is at work, or was killed; the next one repairs what it left\n")
+	}
+	if n.Abandoned {
+		fmt.Fprintf(b, "  unconfirmed: the process that was to undo the last change is gone; %s\n", abandonedAdvice(in.Name))
+	}
+	if n.Unconfirmed > 0 {
+		fmt.Fprintf(b, "  on trial: undone in %s unless confirmed\n", duration(time.Duration(n.Unconfirmed*float64(time.Second)).Round(time.Second)))
+	}
+	for _, d := range n.Drift {
+		fmt.Fprintf(b, "  drift: %s\n", d.Text)
+	}
+	if n.Error != "" {
+		fmt.Fprintf(b, "  not compared: %s\n", n.Error)
+	}
 }
 
 func writeTunnel(b io.Writer, in control.Instance, t control.Tunnel, now time.Time) {
@@ -51,6 +85,12 @@ func writeTunnel(b io.Writer, in control.Instance, t control.Tunnel, now time.Ti
 		field("fwmark", "%#x", t.FwMark)
 	}
 	field("mtu", "%d", t.MTU)
+	if t.SignIn != nil {
+		field("sign-in", "%s", signInText(in.Name, t.SignIn))
+	}
+	if t.Switch != nil {
+		writeSwitch(field, t.Switch)
+	}
 	if t.UnderLoad {
 		field("under load", "handshakes need a cookie")
 	}
@@ -69,18 +109,21 @@ func writeTunnel(b io.Writer, in control.Instance, t control.Tunnel, now time.Ti
 		if p.PresharedKey {
 			field("preshared key", "(hidden)")
 		}
-		if p.Endpoint != "" {
+		switch {
+		case p.TCP:
+			field("endpoint", "%s over TCP, since UDP does not get through", p.Endpoint)
+		case p.Endpoint != "":
 			field("endpoint", "%s", p.Endpoint)
 		}
-		allowed := "(none)"
-		if len(p.AllowedIPs) > 0 {
-			var list []string
-			for _, a := range p.AllowedIPs {
-				list = append(list, a.String())
-			}
-			allowed = strings.Join(list, ", ")
+		if t.Switch == nil {
+			field("allowed ips", "%s", allowedText(p))
 		}
-		field("allowed ips", "%s", allowed)
+		if p.Port != nil {
+			field("port", "%s", portText(p.Port, t.Switch != nil && t.Switch.Wire))
+		}
+		if p.Access != nil {
+			writeAccess(field, p.Access)
+		}
 		field("wire", "%s", wireText(p))
 		if !p.LatestHandshake.IsZero() {
 			field("latest handshake", "%s", ago(now.Sub(p.LatestHandshake)))
@@ -89,7 +132,7 @@ func writeTunnel(b io.Writer, in control.Instance, t control.Tunnel, now time.Ti
 			field("unanswered handshakes", "%d", p.HandshakeAttempts)
 		}
 		if p.Native != nil && p.Suite != "" { // there is a session
-			writeNative(field, p.Native)
+			writeNative(field, p.Native, p.TCP)
 		}
 		if p.ReceivedBytes|p.SentBytes != 0 {
 			field("transfer", "%s received, %s sent", bytesText(p.ReceivedBytes), bytesText(p.SentBytes))
@@ -98,6 +141,20 @@ func writeTunnel(b io.Writer, in control.Instance, t control.Tunnel, now time.Ti
 			field("persistent keepalive", "every %s", duration(time.Duration(p.Keepalive)*time.Second))
 		}
 	}
+	if t.Switch != nil {
+		writeFewMACs(b, in, t.Switch)
+	}
+}
+
+func allowedText(p control.Peer) string {
+	if len(p.AllowedIPs) == 0 {
+		return "(none)"
+	}
+	var list []string
+	for _, a := range p.AllowedIPs {
+		list = append(list, a.String())
+	}
+	return strings.Join(list, ", ")
 }
 
 // wireText words the protocol spoken with a peer, and what it is made of.
@@ -113,17 +170,34 @@ func wireText(p control.Peer) string {
 }
 
 // writeNative writes what is known of a peer on the native wire besides. What the peer says of itself is quoted.
-func writeNative(field func(name, format string, args ...any), n *control.Native) {
-	field("path mtu", "%s", pathText(n))
+func writeNative(field func(name, format string, args ...any), n *control.Native, tcp bool) {
+	if !tcp { // which takes all sizes
+		field("path mtu", "%s", pathText(n))
+	}
 	if n.RTT != 0 {
 		field("round trip", "%s, min %s", secondsText(n.RTT), secondsText(n.RTTMin))
 	}
 	if n.Loss != nil {
 		field("loss to peer", "%.1f %%", 100**n.Loss)
 	}
+	for _, l := range n.Lanes {
+		field(fmt.Sprintf("lane %d", l.Number), "%s", laneText(&l))
+	}
 	if n.Agent != "" {
 		field("peer's program", "%q", n.Agent)
 	}
+}
+
+// laneText words a lane.
+func laneText(l *control.Lane) string {
+	text := fmt.Sprintf("%s received, %s sent", bytesText(l.ReceivedBytes), bytesText(l.SentBytes))
+	if l.Endpoint != "" {
+		text += ", to " + l.Endpoint
+	}
+	if !l.Open {
+		text += " (not in use: what would go on it goes on lane 0)"
+	}
+	return text
 }
 
 // pathText words what the path takes.

@@ -3,42 +3,20 @@ package main
 import (
 	"bytes"
 	"encoding/json"
-	"flag"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"testing"
 	"time"
 
 	"culvert/cmd/culvert/control"
 	"culvert/crypto"
+	"culvert/internal/golden"
 )
-
-var update = flag.Bool("update", false, "write golden files anew")
-
-// golden compares with a file of testdata.
-func golden(t *testing.T, name string, got []byte) {
-	t.Helper()
-	path := filepath.Join("testdata", name)
-	if *update {
-		if err := os.WriteFile(path, got, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !bytes.Equal(got, want) {
-		t.Errorf("%s: got\n%s\nwant\n%s", name, got, want)
-	}
-}
 
 var goldenNow = time.Date(2026, 5, 4, 12, 0, 0, 0, time.UTC)
 
 func goldenInstances() []control.Instance {
 	office := control.Tunnel{
-		Interface: "office", Up: true, PublicKey: crypto.PublicKey{9}.Base64(), ListenPort: 51820, FwMark: 0xca6c, MTU: 1420,
+		Interface: "office", Mode: "tun", Up: true, PublicKey: crypto.PublicKey{9}.Base64(), ListenPort: 51820, FwMark: 0xca6c, MTU: 1420,
 		Drops: map[string]uint64{"no peer": 3, "bad tag": 20000},
 		Peers: []control.Peer{
 			{
@@ -49,6 +27,11 @@ func goldenInstances() []control.Instance {
 				Native: &control.Native{
 					PathMTU: 1449, InnerMTU: 1416, PathSettled: true, RTT: 0.0123, RTTMin: 0.0095, RTTVar: 0.001, Loss: new(0.0125),
 					Agent: `culvert "v1"`, PeerMTU: 1416,
+					Lanes: []control.Lane{
+						{Open: true, Endpoint: "192.0.2.1:51820", SentBytes: 1 << 20, ReceivedBytes: 512, SentPackets: 900, ReceivedPackets: 1},
+						{Number: 1, Open: true, Endpoint: "192.0.2.1:40001", SentBytes: 4 << 20, ReceivedBytes: 1024, SentPackets: 3196, ReceivedPackets: 2},
+						{Number: 2},
+					},
 				},
 			},
 			{
@@ -58,21 +41,25 @@ func goldenInstances() []control.Instance {
 			{
 				PublicKey: crypto.PublicKey{4}, AllowedIPs: []netip.Prefix{}, Wire: "culvert", Suite: "ChaCha20-Poly1305", PostQuantum: true,
 				LatestHandshake: goldenNow, Native: &control.Native{PathMTU: 1232, InnerMTU: 1199},
+				Access: &control.Access{
+					Default: "deny", Rules: 2, Flows: 3, Scheduled: true, Expires: goldenNow.Add(time.Hour), FromPeerRate: 20e6,
+					Quota: &control.Quota{Bytes: 5e10, Every: "month", Used: 1 << 30, Since: goldenNow}, FromPeer: control.AccessDrops{Denied: 4},
+				},
 			},
 			{
-				PublicKey: crypto.PublicKey{3}, Endpoint: "[2001:db8::1]:1", Wire: "wireguard", Suite: "ChaCha20-Poly1305",
+				PublicKey: crypto.PublicKey{3}, Endpoint: "[2001:db8::1]:1", TCP: true, Wire: "wireguard", Suite: "ChaCha20-Poly1305",
 				AllowedIPs: []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0")}, LatestHandshake: goldenNow, SentBytes: 148,
 			},
 		},
-		Transport:  control.Transport{SentDatagrams: 100, SentBytes: 5 << 20, SentCalls: 7, SegmentOffload: true},
+		Transport:  control.Transport{SentDatagrams: 100, SentBytes: 5 << 20, SentCalls: 7, SegmentOffload: true, Streams: &control.Streams{Open: 1, Accepted: 2, Full: 3}},
 		Handshakes: control.Handshakes{InitiationsSent: 5, Completed: 2},
 	}
 	return []control.Instance{
 		{
 			Name: "site-a", Kind: "up", PID: 4711, Version: "v1", Started: goldenNow.Add(-time.Hour), File: "/etc/culvert/site-a.yaml",
-			Tunnels: []control.Tunnel{office, {Interface: "spare", MTU: 1420, Peers: []control.Peer{}, Drops: map[string]uint64{}}},
+			Tunnels: []control.Tunnel{office, {Interface: "spare", Mode: "tun", MTU: 1420, Peers: []control.Peer{}, Drops: map[string]uint64{}}},
 		},
-		{Name: "wg0", Kind: "wg", PID: 4712, Version: "v1", Started: goldenNow, Tunnels: []control.Tunnel{{Interface: "wg0", Up: true, MTU: 1420, UnderLoad: true}}},
+		{Name: "wg0", Kind: "wg", PID: 4712, Version: "v1", Started: goldenNow, Tunnels: []control.Tunnel{{Interface: "wg0", Mode: "tun", Up: true, MTU: 1420, UnderLoad: true}}},
 	}
 }
 
@@ -81,7 +68,7 @@ func TestStatusText(t *testing.T) {
 	if err := writeStatus(&out, goldenInstances(), goldenNow); err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "status.txt", out.Bytes())
+	golden.Check(t, "testdata/status.txt", out.String())
 }
 
 // The JSON form is a promise: this file changes only by additions.
@@ -90,7 +77,7 @@ func TestStatusJSON(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "status.json", append(out, '\n'))
+	golden.Check(t, "testdata/status.json", string(out)+"\n")
 }
 
 func TestAgo(t *testing.T) {

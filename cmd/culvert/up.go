@@ -15,15 +15,18 @@ func (p *program) up() *cobra.Command {
 	var foreground, debug bool
 	cmd := &cobra.Command{
 		Use:   "up FILE",
-		Short: "start the tunnels of a file",
+		Short: "start the tunnels of a file, and the network around them",
 		Long: `Usage: culvert up FILE [-f] [--debug]
 
 Starts a daemon with the tunnels of FILE: NAME.yaml in culvert's format, or NAME.conf in wg-quick's. It returns once the
-tunnels are up, with addresses and routes; a handshake may still be under way. Nothing is touched where the file is wrong (exit
-code 78), and a start that fails half-way takes back what it did.
+tunnels are up, with addresses and routes; a handshake may still be under way. What else FILE declares, the bridges, namespaces, limits
+and so on that "culvert plan FILE" shows, is made around them. Nothing is touched where the file is wrong (exit
+code 78), and a start that fails half-way takes back what it did. What a daemon that was killed has left is completed.
 
   -f, --foreground   do not start a daemon: run until SIGTERM or Ctrl-C, log to stderr (for systemd: Type=notify)
   --debug            log each handshake as well
+
+Where a server that it is the client of demands a sign-in, it is asked for at a terminal; elsewhere culvert signin NAME does so.
 
 The daemon's log is /run/culvert/NAME.log; its interfaces can also be looked at and changed with wg. SIGHUP reloads.
 `,
@@ -49,14 +52,20 @@ The daemon's log is /run/culvert/NAME.log; its interfaces can also be looked at 
 				if debug {
 					again = append(again, "--debug")
 				}
-				return p.detach(nil, again...)
+				if err := p.detach(nil, again...); err != nil {
+					return err
+				}
+				if pullsAny(file) && p.interactive() {
+					return p.signInAfter(file.Instance)
+				}
+				return nil
 			}
 			level := slog.LevelInfo
 			if debug {
 				level = slog.LevelDebug
 			}
-			d := &daemon{p: p, name: file.Instance, kind: "up", file: path, ready: ready}
-			d.body = &instance{d: d, kernel: linux(), file: file}
+			d := &daemon{p: p, name: file.Instance, kind: "up", file: path, nice: file.Nice, ready: ready}
+			d.body = &instance{d: d, kernel: p.kernel(), file: file}
 			return ready.report(d.serve(level))
 		},
 	}
@@ -80,6 +89,12 @@ func loadConfig(path string) (*config.File, error) {
 		t := &file.Tunnels[i]
 		if t.SaveConfig {
 			file.Warnings = append(file.Warnings, file.ErrorAt(t.SaveConfigPos, "SaveConfig is not supported: culvert never writes to its configuration", "", nil))
+		}
+		if t.Server != nil {
+			c := serverConfig(t)
+			if err := c.Check(); err != nil {
+				errs = append(errs, file.ErrorAt(serverPosition(t), "server: "+err.Error(), "", err))
+			}
 		}
 		if anyHooks(t.Hooks) {
 			if err := trustedFolder(path); err != nil {

@@ -209,7 +209,7 @@ func (w *wgInterface) start(_ context.Context, fail func(error)) error {
 
 func (w *wgInterface) open() (device.Device, error) {
 	if w.inherited.tun == nil {
-		return w.kernel.openTun(w.d.name)
+		return w.kernel.openTun("", w.d.name, 1)
 	}
 	// The device closes the descriptor; the duplicate keeps it from being closed a second time.
 	fd, err := syscall.Dup(int(w.inherited.tun.Fd()))

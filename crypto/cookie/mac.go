@@ -36,7 +36,8 @@ func keyed(key, data []byte) (m mac) {
 
 // labelled returns HASH(label || key): the key of mac1, or of cookie replies, of the owner of key.
 func labelled(label string, key crypto.PublicKey) [blake2s.Size]byte {
-	return blake2s.Sum256(append([]byte(label), key[:]...))
+	var buf [len(labelMAC1) + crypto.KeySize]byte // both labels are that long
+	return blake2s.Sum256(append(append(buf[:0], label...), key[:]...))
 }
 
 // sealer returns the AEAD of cookie replies that the owner of key sends.

@@ -1,11 +1,8 @@
 package cookie
 
 import (
-	"crypto/cipher"
 	"errors"
 	"time"
-
-	"golang.org/x/crypto/blake2s"
 
 	"culvert/crypto"
 	"culvert/crypto/internal/hidden"
@@ -19,8 +16,7 @@ var ErrCookie = errors.New("cookie: not a cookie for the last message sent")
 // concurrent use.
 type Stamper struct {
 	hidden.Value
-	mac1Key [blake2s.Size]byte
-	open    cipher.AEAD
+	peer crypto.PublicKey // the keys of mac1 and of cookie replies follow from it, and are worked out when they are needed
 
 	last     mac    // mac1 of the last message
 	index    uint32 // sender index of the last message
@@ -33,7 +29,7 @@ type Stamper struct {
 
 // NewStamper makes the stamper for the owner of the public key peer.
 func NewStamper(peer crypto.PublicKey) *Stamper {
-	return &Stamper{mac1Key: labelled(labelMAC1, peer), open: sealer(peer)}
+	return &Stamper{peer: peer}
 }
 
 // Stamp fills in mac1 of an initiation or response of either wire, and mac2 with it when a cookie younger than [Lifetime] is held; otherwise mac2
@@ -42,7 +38,8 @@ func (s *Stamper) Stamp(msg []byte, now time.Duration) {
 	if !stamped(msg) {
 		panic("cookie: Stamp of a message that carries no macs")
 	}
-	s.last = keyed(s.mac1Key[:], coveredByMAC1(msg))
+	key := labelled(labelMAC1, s.peer)
+	s.last = keyed(key[:], coveredByMAC1(msg))
 	s.index = noise.SenderIndex(msg)
 	s.awaiting = true
 	copy(mac1Of(msg), s.last[:])
@@ -63,7 +60,8 @@ func (s *Stamper) StampKEM(msg []byte) {
 	if !ok || stamped(msg) {
 		panic("cookie: StampKEM of a message that is no KEM part")
 	}
-	m := keyed(s.mac1Key[:], covered)
+	key := labelled(labelMAC1, s.peer)
+	m := keyed(key[:], covered)
 	copy(mac1, m[:])
 }
 
@@ -75,7 +73,7 @@ func (s *Stamper) ConsumeReply(reply []byte, now time.Duration) error {
 		return ErrCookie
 	}
 	var cookie mac
-	if _, err := s.open.Open(cookie[:0], reply[replyNonce:replyCookie], reply[replyCookie:], s.last[:]); err != nil {
+	if _, err := sealer(s.peer).Open(cookie[:0], reply[replyNonce:replyCookie], reply[replyCookie:], s.last[:]); err != nil {
 		return ErrCookie
 	}
 	s.cookie, s.since, s.held = cookie, now, true

@@ -45,7 +45,7 @@ func (r *Remote) InitiateHybrid(dst []byte, sender uint32, ts tai64n.Timestamp, 
 	}
 	defer clear(es[:])
 	static, public := r.id.Public(), e.Public()
-	i = &HybridInitiator{remote: r, ephemeral: e, decapsulation: decapsulation, state: r.beginHybrid, index: sender, offer: offer}
+	i = &HybridInitiator{remote: r, ephemeral: e, decapsulation: decapsulation, state: hybrid.towards(r.public), index: sender, offer: offer}
 
 	msg := slices.Grow(dst, HybridInitiationSize+KEMSize)
 	msg = i.state.appendHeader(msg, TypeHybridInitiation, sender)
@@ -125,7 +125,7 @@ func (i *HybridInitiator) consume(msg []byte, psk *crypto.PresharedKey) (keys Ke
 	if err := i.offer.allows(chosen); err != nil {
 		return keys, chosen, err
 	}
-	keys.Send, keys.Receive = state.split(state.hash[:])
+	keys.Send, keys.Receive, keys.lanes = state.splitHybrid()
 	return keys, chosen, nil
 }
 

@@ -48,24 +48,33 @@ const (
 	LayerIP       uint8 = 3
 )
 
+// MaxLanes is how many lanes a session has at most.
+const MaxLanes = 16
+
 // Parameters are what the ends agree on within the hybrid handshake: offered in the initiation, chosen in the response. Only the suites
 // are judged here; whether the layers fit is the caller's to see.
 //
-// On the wire they are 8 bytes: suites u8, layer u8, and six that are zero when sent and ignored when received.
+// On the wire they are 8 bytes: suites u8, layer u8, lanes u8, and five that are zero when sent and ignored when received.
 type Parameters struct {
 	Suites crypto.Suites // offered: all that may be chosen, ChaCha20-Poly1305 among them; chosen: exactly one of these
 	Layer  uint8         // LayerIP or LayerEthernet; anything may come from a peer
+	Lanes  uint8         // as many as the sender wants at most; 0 from an end that knows no lanes
 }
 
 const parametersSize = 8
 
 func (p Parameters) encode() (b [parametersSize]byte) {
-	b[0], b[1] = byte(p.Suites), p.Layer
+	b[0], b[1], b[2] = byte(p.Suites), p.Layer, p.Lanes
 	return b
 }
 
 func decodeParameters(b *[parametersSize]byte) Parameters {
-	return Parameters{Suites: crypto.Suites(b[0]), Layer: b[1]}
+	return Parameters{Suites: crypto.Suites(b[0]), Layer: b[1], Lanes: b[2]}
+}
+
+// LanesWith returns how many lanes the session of two ends with these parameters has, 1 to [MaxLanes]: as many as both want.
+func (p Parameters) LanesWith(other Parameters) int {
+	return max(1, min(int(p.Lanes), int(other.Lanes), MaxLanes))
 }
 
 // allows returns [ErrParameters] unless choice is one suite of the offer.

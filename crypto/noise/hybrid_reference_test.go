@@ -55,6 +55,7 @@ type transcript struct {
 	initiation, kem, response      []byte
 	hash, chain                    [3][]byte // after each message
 	initiatorSends, responderSends []byte    // transport keys
+	lanes                          []byte    // what those of further lanes come from
 }
 
 func refHash(parts ...[]byte) []byte {
@@ -83,6 +84,12 @@ func refKDF(n int, ck, input []byte) [][]byte {
 		out = append(out, t)
 	}
 	return out
+}
+
+// lane returns the transport keys of a further lane.
+func (tr transcript) lane(number uint8) (initiatorSends, responderSends []byte) {
+	out := refKDF(2, tr.lanes, []byte{number})
+	return out[0], out[1]
 }
 
 func refSeal(t testing.TB, key []byte, nonce uint64, plaintext, additional []byte) []byte {
@@ -208,7 +215,7 @@ func (s hybridScene) reference(t testing.TB, bad hostility) (tr transcript) {
 	tr.response = slices.Concat(header, ephemeralR, c, p, make([]byte, 32))
 	tr.hash[2], tr.chain[2] = h, ck
 
-	out = refKDF(2, ck, h)
-	tr.initiatorSends, tr.responderSends = out[0], out[1]
+	out = refKDF(3, ck, h)
+	tr.initiatorSends, tr.responderSends, tr.lanes = out[0], out[1], out[2]
 	return tr
 }

@@ -164,7 +164,7 @@ func (r *HybridResponder) Respond(dst []byte, sender uint32, psk crypto.Preshare
 	msg = r.state.seal(msg, &key, parameters[:])
 
 	var k Keys
-	k.Receive, k.Send = r.state.split(r.state.hash[:])
+	k.Receive, k.Send, k.lanes = r.state.splitHybrid()
 	return append(msg, make([]byte, 2*MACSize)...), k, nil
 }
 

@@ -280,7 +280,7 @@ func TestHybridOffers(t *testing.T) {
 			if !errors.Is(err, ErrParameters) || ts != (tai64n.Timestamp{}) || offer != (Parameters{}) || !r.erased() {
 				t.Errorf("offer %#x: %v", bits, err)
 			}
-		} else if want := (Parameters{Suites: crypto.Suites(bits & 3), Layer: s.offer[1]}); err != nil || ts != s.timestamp || offer != want {
+		} else if want := (Parameters{Suites: crypto.Suites(bits & 3), Layer: s.offer[1], Lanes: s.offer[2]}); err != nil || ts != s.timestamp || offer != want {
 			t.Errorf("offer %#x: %v, %v", bits, offer, err)
 		}
 		// Our own initiator offers nothing the other end would refuse.
@@ -293,8 +293,8 @@ func TestHybridOffers(t *testing.T) {
 
 // everyByte are parameters whose suites are bits, and whose other bytes take each value as bits do.
 func everyByte(bits int) [8]byte {
-	layer, rest := byte(bits)^0x5a, byte(bits)*37
-	return [8]byte{byte(bits), layer, rest, rest, rest, rest, rest, rest}
+	layer, lanes, rest := byte(bits)^0x5a, byte(bits)^0xa5, byte(bits)*37
+	return [8]byte{byte(bits), layer, lanes, rest, rest, rest, rest, rest}
 }
 
 // TestHybridChoices has the reference choose every set of suites, with all reserved bytes alike, from either offer: taken if and only if it

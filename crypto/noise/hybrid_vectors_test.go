@@ -37,6 +37,7 @@ type hybridVector struct {
 	Response       hybridVectorMessage `json:"response"`
 	InitiatorSends string              `json:"initiator_sends_with"`
 	ResponderSends string              `json:"responder_sends_with"`
+	Lanes          []hybridVectorLane  `json:"lanes"`
 	Suite          string              `json:"suite"`
 	Data           []hybridVectorData  `json:"data"`
 }
@@ -46,6 +47,13 @@ type hybridVectorMessage struct {
 	MAC1    string `json:"mac1"`
 	Hash    string `json:"h_after"`
 	Chain   string `json:"ck_after"`
+}
+
+// hybridVectorLane are the keys of a further lane, as the handshake gives them whether or not the ends want as many.
+type hybridVectorLane struct {
+	Number         uint8  `json:"number"`
+	InitiatorSends string `json:"initiator_sends_with"`
+	ResponderSends string `json:"responder_sends_with"`
 }
 
 type hybridVectorData struct {
@@ -111,6 +119,10 @@ func (s hybridScene) vector(t testing.TB) (v hybridVector) {
 	v.KEM = message(tr.kem, responder, 16, 1)
 	v.Response = message(tr.response, initiator, 32, 2)
 	v.InitiatorSends, v.ResponderSends = hex.EncodeToString(tr.initiatorSends), hex.EncodeToString(tr.responderSends)
+	for _, number := range []uint8{1, 2, MaxLanes - 1} {
+		forth, back := tr.lane(number)
+		v.Lanes = append(v.Lanes, hybridVectorLane{number, hex.EncodeToString(forth), hex.EncodeToString(back)})
+	}
 
 	suite := crypto.ChaCha20Poly1305
 	if s.choice[0] == 2 {
@@ -164,6 +176,9 @@ func TestHybridVectors(t *testing.T) {
 		for seed := range uint64(4) {
 			vectors = append(vectors, newHybridScene(2000+seed).vector(t))
 		}
+		lanes := newHybridScene(2004)
+		lanes.offer[2], lanes.choice[2] = 8, 4
+		vectors = append(vectors, lanes.vector(t))
 		text, err := json.MarshalIndent(vectors, "", "  ")
 		if err != nil {
 			t.Fatal(err)
@@ -188,6 +203,7 @@ func TestHybridVectors(t *testing.T) {
 			t.Errorf("vector %d: the reference gives %s", n, got)
 		}
 		s.agree(t, v.transcript(t))
+		s.agreeOnLanes(t, v.Lanes)
 		kind := v.Suite
 		if !s.psk.IsZero() {
 			kind += " PSK"
@@ -196,5 +212,67 @@ func TestHybridVectors(t *testing.T) {
 	}
 	if len(kinds) != 4 {
 		t.Errorf("not every kind: %v", kinds)
+	}
+}
+
+// agreeOnLanes: both ends derive the lanes' keys that are in the file.
+func (s hybridScene) agreeOnLanes(t *testing.T, want []hybridVectorLane) {
+	t.Helper()
+	e := s.ends(t)
+	initiation, kem, i := s.initiateHybrid(t, e)
+	response, theirs := s.respondHybrid(t, e, initiation, kem)
+	ours, _, _, err := i.Consume(response, s.psk)
+	if err != nil || len(want) == 0 {
+		t.Fatal(err, len(want))
+	}
+	seen := map[[32]byte]bool{ours.Send: true, ours.Receive: true}
+	for _, l := range want {
+		forth, back := [32]byte(unhex(t, l.InitiatorSends)), [32]byte(unhex(t, l.ResponderSends))
+		if got := ours.Lane(l.Number, true); got != (Keys{Send: forth, Receive: back}) {
+			t.Errorf("lane %d: the initiator's keys differ", l.Number)
+		}
+		if got := theirs.Lane(l.Number, false); got != (Keys{Send: back, Receive: forth}) {
+			t.Errorf("lane %d: the responder's keys differ", l.Number)
+		}
+		if seen[forth] || seen[back] || forth == back {
+			t.Errorf("lane %d has keys that are used elsewhere", l.Number)
+		}
+		seen[forth], seen[back] = true, true
+	}
+	ours.Erase()
+	if ours.Lane(1, true) != (Keys{}) {
+		t.Error("lanes of erased keys")
+	}
+	if theirs.Lane(0, true) != (Keys{}) {
+		t.Error("lane 0 has other keys than the session")
+	}
+}
+
+// TestLanesOfWireGuardHaveNoKeys: its handshake knows no lanes, and gives none.
+func TestLanesOfWireGuardHaveNoKeys(t *testing.T) {
+	s := newScene(1)
+	e := s.ends(t)
+	initiation, i := s.initiate(t, e)
+	response, theirs := s.respond(t, e, initiation)
+	ours, _, err := i.Consume(response, s.psk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ours.Lane(1, true) != (Keys{}) || theirs.Lane(1, false) != (Keys{}) {
+		t.Error("keys for a lane")
+	}
+}
+
+func TestLanesWith(t *testing.T) {
+	for _, c := range []struct {
+		ours, theirs uint8
+		want         int
+	}{
+		{0, 0, 1}, {0, 4, 1}, {1, 4, 1}, {4, 4, 4}, {8, 4, 4}, {4, 255, 4}, {16, 16, 16}, {17, 17, 16}, {255, 255, 16},
+	} {
+		a, b := Parameters{Lanes: c.ours}, Parameters{Lanes: c.theirs}
+		if got := a.LanesWith(b); got != c.want || b.LanesWith(a) != got {
+			t.Errorf("%d with %d: %d lanes", c.ours, c.theirs, got)
+		}
 	}
 }

@@ -61,18 +61,16 @@ func (id *Identity) Public() crypto.PublicKey { return id.static.Public() }
 // Remote is a peer's static key as one identity sees it. It is immutable and safe for concurrent use.
 type Remote struct {
 	hidden.Value
-	id          *Identity
-	public      crypto.PublicKey
-	begin       symmetric // of handshakes in which the peer responds
-	beginHybrid symmetric
-	secret      [crypto.KeySize]byte // "ss", the same for every handshake with this peer
-	err         error                // why there is no secret
+	id     *Identity
+	public crypto.PublicKey
+	secret [crypto.KeySize]byte // "ss", the same for every handshake with this peer
+	err    error                // why there is no secret
 }
 
 // NewRemote prepares handshakes between id and the owner of pub. A low-order key (the zero key is one) is taken, but every
 // handshake with it fails with [ErrLowOrder].
 func NewRemote(id *Identity, pub crypto.PublicKey) *Remote {
-	r := &Remote{id: id, public: pub, begin: wireguard.towards(pub), beginHybrid: hybrid.towards(pub)}
+	r := &Remote{id: id, public: pub}
 	r.secret, r.err = id.static.DH(pub)
 	return r
 }

@@ -33,7 +33,7 @@ func (r *Remote) Initiate(dst []byte, sender uint32, ts tai64n.Timestamp, eph Ep
 		return dst, nil, err
 	}
 	static, public := r.id.Public(), e.Public()
-	i := &Initiator{remote: r, ephemeral: e, state: r.begin, index: sender}
+	i := &Initiator{remote: r, ephemeral: e, state: wireguard.towards(r.public), index: sender}
 
 	msg := binary.LittleEndian.AppendUint32(dst, TypeInitiation)
 	msg = binary.LittleEndian.AppendUint32(msg, sender)
@@ -86,7 +86,7 @@ func (i *Initiator) Consume(msg []byte, psk crypto.PresharedKey) (Keys, uint32, 
 		return Keys{}, 0, err
 	}
 	var k Keys
-	k.Send, k.Receive = state.split(nil)
+	k.Send, k.Receive = state.split()
 	i.Erase()
 	return k, SenderIndex(msg), nil
 }

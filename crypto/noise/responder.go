@@ -127,7 +127,7 @@ func (r *Responder) Respond(dst []byte, sender uint32, psk crypto.PresharedKey, 
 	clear(key[:])
 
 	var k Keys
-	k.Receive, k.Send = r.state.split(nil)
+	k.Receive, k.Send = r.state.split()
 	return append(msg, make([]byte, 2*MACSize)...), k, nil
 }
 

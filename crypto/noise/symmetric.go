@@ -95,10 +95,17 @@ func (s *symmetric) openAt(dst []byte, key *[crypto.KeySize]byte, counter uint64
 	return nil
 }
 
-// split returns the transport keys, the initiator's sending key first (Noise §5.2, Split, where input is empty).
-func (s *symmetric) split(input []byte) (initiator, responder [crypto.KeySize]byte) {
-	derive(&s.chain, input, &initiator, &responder)
+// split returns the transport keys, the initiator's sending key first (Noise §5.2).
+func (s *symmetric) split() (initiator, responder [crypto.KeySize]byte) {
+	derive(&s.chain, nil, &initiator, &responder)
 	return initiator, responder
+}
+
+// splitHybrid is split on the hybrid wire: the input is the hash, and a third output is what the keys of further lanes come
+// from. The first two are what they would be without it.
+func (s *symmetric) splitHybrid() (initiator, responder, lanes [crypto.KeySize]byte) {
+	derive(&s.chain, s.hash[:], &initiator, &responder, &lanes)
+	return initiator, responder, lanes
 }
 
 // sum is HASH(a || b), where a is at most a hash.

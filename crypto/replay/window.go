@@ -22,6 +22,12 @@ const (
 	slots    = (Size + slotBits - 1 + slotBits - 1) / slotBits // 632
 	span     = slots * slotBits                                // 8216
 	lapShift = slotBits
+
+	// The ring is made of pages, each when it is first used: a session that carries little, as most of a large tunnel's do,
+	// takes a tenth of the memory.
+	pageShift = 6
+	pageSlots = 1 << pageShift
+	pages     = (slots + pageSlots - 1) / pageSlots // 10
 )
 
 const (
@@ -29,20 +35,29 @@ const (
 	_ uint64 = 1<<(64-lapShift) - 1 - (1<<64-1)/uint64(span) // the lap fits above the bits
 )
 
-// Window is a sliding window over the counters of one direction of one session. The zero value has seen none. It takes
-// about 5 KiB. It must not be copied.
+// Window is a sliding window over the counters of one direction of one session. The zero value has seen none. It takes 88
+// bytes, and 512 more for each of the ten pages that counters have fallen on, so up to 5 KiB. It must not be copied.
 //
 // Each word only ever grows, as an unsigned number: a higher lap replaces it, within a lap bits are only added. A counter
 // is accepted by the one compare-and-swap that sets its bit. So none is accepted twice whatever the interleaving, without a
 // lock and without regard to max, which only tells what is too old.
 type Window struct {
 	max  atomic.Uint64 // highest counter accepted so far, plus one; 0: none
-	ring [slots]atomic.Uint64
+	ring [pages]atomic.Pointer[page]
+}
+
+// page is a part of the ring, words that are next to each other. A page that is not there reads as zeros.
+type page [pageSlots]atomic.Uint64
+
+// grow makes a page. Of two that are made at once one is used by all.
+func (w *Window) grow(i uint64) *page {
+	w.ring[i].CompareAndSwap(nil, new(page))
+	return w.ring[i].Load()
 }
 
 // Accept reports, exactly once per counter, that it is new: false when it was accepted before, when a counter higher by Size
 // or more has been accepted, or from [RejectAfterMessages] on. Call it for authenticated messages only. It is lock-free and
-// safe for concurrent use.
+// safe for concurrent use. It allocates at most ten times in the life of a window, each time the ring grows by a page.
 func (w *Window) Accept(counter uint64) bool {
 	if counter >= RejectAfterMessages {
 		return false
@@ -61,7 +76,12 @@ func (w *Window) Accept(counter uint64) bool {
 	}
 
 	lap, place := counter/span, counter%span
-	word := &w.ring[place/slotBits]
+	slot := place / slotBits
+	words := w.ring[slot>>pageShift].Load()
+	if words == nil {
+		words = w.grow(slot >> pageShift)
+	}
+	word := &words[slot&(pageSlots-1)]
 	bit := uint64(1) << (place % slotBits)
 	for {
 		old := word.Load()
@@ -80,10 +100,17 @@ func (w *Window) Accept(counter uint64) bool {
 	}
 }
 
+// Newest reports whether no counter greater than this one has been accepted.
+func (w *Window) Newest(counter uint64) bool { return w.max.Load() <= counter+1 }
+
 // Reset forgets every counter. It must not run beside [Window.Accept].
 func (w *Window) Reset() {
 	w.max.Store(0)
 	for i := range w.ring {
-		w.ring[i].Store(0)
+		if p := w.ring[i].Load(); p != nil {
+			for j := range p {
+				p[j].Store(0)
+			}
+		}
 	}
 }

@@ -233,3 +233,39 @@ func BenchmarkAccept(b *testing.B) {
 		})
 	}
 }
+
+// A window has the pages that counters have fallen on, and no more of them than there are whatever comes.
+func TestPages(t *testing.T) {
+	var w Window
+	grown := func() (n int) {
+		for i := range w.ring {
+			if w.ring[i].Load() != nil {
+				n++
+			}
+		}
+		return n
+	}
+	if grown() != 0 {
+		t.Error("pages before the first counter")
+	}
+	for c := range uint64(slotBits * pageSlots) {
+		w.Accept(c)
+	}
+	if n := grown(); n != 1 {
+		t.Errorf("%d pages after %d counters", n, slotBits*pageSlots)
+	}
+	next := uint64(slotBits * pageSlots)
+	if n := testing.AllocsPerRun(1, func() { w.Accept(next); next += slotBits * pageSlots }); n != 1 {
+		t.Errorf("a new page is %v allocations", n)
+	}
+	for range 3 * span {
+		w.Accept(next)
+		next++
+	}
+	if n := grown(); n != pages {
+		t.Errorf("%d pages, want %d", n, pages)
+	}
+	if n := testing.AllocsPerRun(3*span, func() { w.Accept(next); next++ }); n != 0 {
+		t.Errorf("%v allocations with all pages there", n)
+	}
+}

@@ -210,6 +210,11 @@ func (s *Session) Open(dst, msg []byte, n *Nonce) (plaintext []byte, err error) 
 	return plaintext, nil
 }
 
+// Newest reports whether no message with a greater counter than that of msg, which Open has opened, has been opened yet.
+func (s *Session) Newest(msg []byte) bool {
+	return s.window.Newest(binary.LittleEndian.Uint64(msg[8:]))
+}
+
 // Erase drops the keys: from then on nothing is reserved, sealed or opened. Calls already under way finish first with the keys
 // they have.
 func (s *Session) Erase() {

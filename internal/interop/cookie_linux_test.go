@@ -19,6 +19,9 @@ func TestCookieUnderLoad(t *testing.T) {
 		t.Skip("takes a minute of the whole processor")
 	}
 	for _, p := range pairs(t) {
+		if inGuest() && p.responder.name == culvert.name {
+			continue // an emulated processor makes no flood that culvert takes for load; namespaces have this
+		}
 		t.Run(p.initiator.name+"-to-"+p.responder.name, func(t *testing.T) {
 			for _, outer := range []family{ipv4, ipv6} {
 				if outer == ipv6 && (p.initiator.name != culvert.name || p.responder.name != culvert.name) {

@@ -14,7 +14,7 @@ import (
 // guestTests are the tests that make sense against the kernel; they run inside the guest, where its WireGuard is.
 const guestTests = "^Test(TunnelCarriesBothFamilies|PresharedKey|RestartedSide|NewPrivateKey|RemovedPeer|RekeyByTime|" +
 	"RoamingAddress|RoamingResponder|RoamingNATPort|KeepaliveThroughNAT|EndpointSwitchesFamily|SourceAddressSticks|SourceAddressFollowsRoute|" +
-	"LossyUnderlay)$"
+	"LossyUnderlay|SpoofedSourceIsDropped|DestinationOutsideAllowedIPs|JunkIsIgnored|CookieUnderLoad)$"
 
 // TestKernelWireGuard runs the tests of this package once more, in a QEMU guest whose kernel has WireGuard, with the kernel as one side of every
 // pair.
@@ -56,10 +56,13 @@ export CULVERT_INTEROP_GUEST=1 CULVERT_INTEROP_PROGRAMS=/opt CULVERT_NO_SKIP=1 C
 	}
 	// Each test must have run, and for each pair: a pattern that matches nothing proves nothing.
 	for name := range strings.SplitSeq(strings.TrimSuffix(strings.TrimPrefix(guestTests, "^Test("), ")$"), "|") {
-		if testing.Short() && name == "RekeyByTime" {
+		if testing.Short() && (name == "RekeyByTime" || name == "CookieUnderLoad") {
 			continue
 		}
 		for pair := range strings.FieldsSeq(pairs) {
+			if name == "CookieUnderLoad" && strings.HasSuffix(pair, "/"+culvert.name) {
+				continue // see there
+			}
 			if want := "--- PASS: Test" + name + "/" + strings.Replace(pair, "/", "-to-", 1); !strings.Contains(out, want) {
 				t.Errorf("in the guest's output there is no %q", want)
 			}

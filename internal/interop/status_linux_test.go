@@ -38,6 +38,7 @@ type peerStatus struct {
 		PathSettled bool `json:"path_mtu_settled"`
 		RTT         float64
 		Agent       string
+		Lanes       []laneStatus
 	}
 }
 

@@ -33,6 +33,8 @@ type Guest struct {
 	kernel  guestKernel
 
 	command *exec.Cmd
+	asked   sync.Mutex // held by Do
+	number  int        // of its commands so far
 	input   io.WriteCloser
 	output  guestOutput
 	done    chan struct{} // closed when QEMU has ended and output is complete
@@ -63,11 +65,25 @@ type GuestOptions struct {
 	Start func(*exec.Cmd) error
 }
 
-// GuestNIC is a guest's network card. Exactly one of Tap and Cable is set.
+// GuestNIC is a guest's network card. Exactly one of Tap, File, Queues, Cable and Backend is set.
 type GuestNIC struct {
-	Tap   string   // an existing tap device in the namespace QEMU is started in
-	Cable *os.File // one end of a [GuestCable]; the guest takes it over
-	MAC   string   // default 52:54:00:c0:00:NN, NN being the card's number
+	Tap     string     // an existing tap device in the namespace QEMU is started in
+	File    *os.File   // the descriptor of a tap or macvtap; the guest takes it over
+	Queues  []*os.File // those of all queues of one; the guest takes them over
+	Cable   *os.File   // one end of a [GuestCable]; the guest takes it over
+	Backend string     // of QEMU's -netdev, without its id: "tap,fd={fd}" for what Start has a program replace
+	MAC     string     // default 52:54:00:c0:00:NN, NN being the card's number
+}
+
+// files are the descriptors QEMU inherits.
+func (nic GuestNIC) files() []*os.File {
+	switch {
+	case nic.File != nil:
+		return []*os.File{nic.File}
+	case nic.Cable != nil:
+		return []*os.File{nic.Cable}
+	}
+	return nic.Queues
 }
 
 // GuestCable returns the two ends of a network cable; each datagram is an Ethernet frame. An end goes to a [GuestNIC] or is read and
@@ -145,9 +161,7 @@ func (g *Guest) Start(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, g.options.Limit)
 	g.command = exec.CommandContext(ctx, mustFind("qemu-system-x86_64"), g.arguments()...)
 	for _, nic := range g.options.NICs {
-		if nic.Cable != nil {
-			g.command.ExtraFiles = append(g.command.ExtraFiles, nic.Cable)
-		}
+		g.command.ExtraFiles = append(g.command.ExtraFiles, nic.files()...)
 	}
 	var problems bytes.Buffer
 	g.command.Stderr = &problems
@@ -165,8 +179,8 @@ func (g *Guest) Start(ctx context.Context) error {
 		return err
 	}
 	for _, nic := range g.options.NICs {
-		if nic.Cable != nil {
-			nic.Cable.Close()
+		for _, f := range nic.files() {
+			f.Close()
 		}
 	}
 	go func() {
@@ -272,14 +286,25 @@ func (g *Guest) arguments() []string {
 		if mac == "" {
 			mac = fmt.Sprintf("52:54:00:c0:00:%02x", i)
 		}
-		backend := "tap,ifname=" + nic.Tap + ",script=no,downscript=no"
-		if nic.Cable != nil {
+		backend, card := nic.Backend, ""
+		switch {
+		case nic.Tap != "":
+			backend = "tap,ifname=" + nic.Tap + ",script=no,downscript=no"
+		case nic.File != nil:
+			backend = fmt.Sprintf("tap,fd=%d", descriptor)
+		case len(nic.Queues) > 0:
+			backend = "tap,vhost=off,fds=" + strconv.Itoa(descriptor)
+			for n := range len(nic.Queues) - 1 {
+				backend += ":" + strconv.Itoa(descriptor+1+n)
+			}
+			card = fmt.Sprintf(",mq=on,vectors=%d", 2*len(nic.Queues)+2) // an interrupt for each direction of each queue, two for the rest
+		case nic.Cable != nil:
 			backend = fmt.Sprintf("dgram,local.type=fd,local.str=%d", descriptor)
-			descriptor++
 		}
+		descriptor += len(nic.files())
 		kind, rest, _ := strings.Cut(backend, ",")
 		arguments = append(arguments, "-netdev", fmt.Sprintf("%s,id=net%d,%s", kind, i, rest),
-			"-device", fmt.Sprintf("virtio-net-pci,netdev=net%d,mac=%s,romfile=", i, mac))
+			"-device", fmt.Sprintf("virtio-net-pci,netdev=net%d,mac=%s,romfile=%s", i, mac, card))
 	}
 	return arguments
 }
@@ -317,10 +342,15 @@ func (o *guestOutput) text() string {
 }
 
 func (o *guestOutput) await(text string) bool {
+	return o.awaitThat(func(data []byte) bool { return bytes.Contains(data, []byte(text)) })
+}
+
+// awaitThat waits until what was written so far satisfies a condition; false where the guest ends before.
+func (o *guestOutput) awaitThat(holds func(data []byte) bool) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for {
-		if bytes.Contains(o.data, []byte(text)) {
+		if holds(o.data) {
 			return true
 		}
 		if o.ended {

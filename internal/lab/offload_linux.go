@@ -26,10 +26,20 @@ var offloadFeatures = []string{"tx-checksum", "tx-tcp", "tx-udp", "tx-generic-se
 // SetOffloads switches a device's checksum, segmentation and coalescing offloads on or off, as ethtool -K does.
 func (h *Host) SetOffloads(device string, on bool) {
 	h.t.Helper()
-	h.Must(func() error { return setOffloads(device, on) })
+	h.Must(func() error { return setOffloads(device, on, offloadFeatures) })
 }
 
-func setOffloads(device string, on bool) error {
+// udpTrainFeature is what a device needs to be handed a train of datagrams whole.
+const udpTrainFeature = "tx-udp-segmentation"
+
+// SetUDPTrains says whether a device is handed trains of datagrams (UDP_SEGMENT) whole, where it can take them, or each datagram
+// by itself: the kernel cuts the trains before it then.
+func (h *Host) SetUDPTrains(device string, on bool) {
+	h.t.Helper()
+	h.Must(func() error { return setOffloads(device, on, []string{udpTrainFeature}) })
+}
+
+func setOffloads(device string, on bool, features []string) error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return err
@@ -44,7 +54,7 @@ func setOffloads(device string, on bool) error {
 	req := make([]uint32, 2+2*words)
 	req[0], req[1] = ethtoolSetFeatures, uint32(words)
 	for i, name := range names {
-		for _, prefix := range offloadFeatures {
+		for _, prefix := range features {
 			if strings.HasPrefix(name, prefix) {
 				bit := uint32(1) << (i % 32)
 				req[2+2*(i/32)] |= bit

@@ -31,6 +31,22 @@ func TestNoOffloads(t *testing.T) {
 	}
 }
 
+// TestUDPTrains has the sending device's kernel cut a train, while the other device could take it whole.
+func TestUDPTrains(t *testing.T) {
+	a, b := lab.NewHost(t, "a"), lab.NewHost(t, "b")
+	wire := lab.Link(t, a, b)
+	for range 2 {
+		a.SetUDPTrains(wire.A.Device, false)
+		if got, want := largestFrame(t, wire), 14+20+8+1000; got != want {
+			t.Errorf("without trains the largest frame has %d bytes, want %d", got, want)
+		}
+		a.SetUDPTrains(wire.A.Device, true)
+		if got := largestFrame(t, wire); got < 3000 {
+			t.Errorf("with trains on again the largest frame has %d bytes, want the whole train", got)
+		}
+	}
+}
+
 // largestFrame sends a train of 1000-byte datagrams over the wire and returns the size of the largest frame that
 // arrives, in bytes.
 func largestFrame(t *testing.T, wire lab.Wire) (largest int) {

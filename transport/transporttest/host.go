@@ -134,7 +134,10 @@ func (h *Host) Open(o transport.Options) (transport.Socket, error) {
 		return nil, &net.OpError{Op: "listen", Net: "udp", Err: os.NewSyscallError("bind", syscall.EADDRINUSE)}
 	}
 	s := &socket{host: h, port: port, mark: o.Mark, whole: o.DontFragment, routes: make(chan struct{}, 1)}
-	s.arrived = sync.NewCond(&n.mu)
+	s.steer = o.Steering
+	for i := range max(1, o.Workers) {
+		s.inboxes = append(s.inboxes, &inbox{socket: s, worker: i, arrived: sync.NewCond(&n.mu)})
+	}
 	h.sockets[port] = s
 	return s, nil
 }
@@ -143,15 +146,17 @@ func (h *Host) Open(o transport.Options) (transport.Socket, error) {
 func (h *Host) receive(d *datagram) {
 	n := h.network
 	s := h.sockets[d.to.Port()]
-	switch {
-	case s == nil:
+	if s == nil {
 		n.counters.NoSocket++
 		n.release(d)
-	case s.queued+len(d.data) > h.queueBytes:
+		return
+	}
+	in := s.inboxOf(d)
+	if in.queued+len(d.data) > h.queueBytes {
 		n.counters.QueueFull++
 		n.release(d)
-	default:
-		n.counters.Delivered++
-		s.put(d)
+		return
 	}
+	n.counters.Delivered++
+	in.put(d)
 }

@@ -4,6 +4,8 @@
 // two of them that can lose, duplicate, delay, reorder, mark and swallow datagrams. Hosts can sit behind a [NAT],
 // change their addresses and move. Taps see, change and drop what passes; datagrams of any origin can be injected.
 //
+// A [TCP] is connections in memory, for package stream.
+//
 // All times are those of package time, so that under testing/synctest delays take no real time, and every wait is one
 // synctest knows as durable. Chance comes from the seed, by a generator of its own for every direction between two
 // hosts: a run repeats exactly as long as each host sends in the same order. Events happen in the order of

@@ -19,15 +19,21 @@ type socket struct {
 	mark    uint32
 	whole   bool // what it sends is not to be fragmented
 	closed  bool
-	arrived *sync.Cond
 	routes  chan struct{}
-
-	// queue[head:] waits to be received, queued bytes in all.
-	queue  []*datagram
-	head   int
-	queued int
+	steer   transport.Steering
+	inboxes []*inbox // one for each worker
 
 	counters transport.Counters
+}
+
+// inbox is what waits for one worker: queue[head:], queued bytes in all.
+type inbox struct {
+	*socket
+	worker  int
+	arrived *sync.Cond
+	queue   []*datagram
+	head    int
+	queued  int
 }
 
 func (s *socket) Port() uint16 { return s.port }
@@ -52,15 +58,28 @@ func (s *socket) SetDontFragment(on bool) error {
 	return nil
 }
 
-// Receivers returns one receiver, for both families.
-func (s *socket) Receivers() []transport.Receiver { return []transport.Receiver{receiver{s}} }
+// Receivers returns one receiver for each worker, for both families.
+func (s *socket) Receivers() []transport.Receiver {
+	all := make([]transport.Receiver, len(s.inboxes))
+	for i, in := range s.inboxes {
+		all[i] = receiver{in}
+	}
+	return all
+}
 
 func (s *socket) NewSender() transport.Sender { return sender{s} }
+
+func (s *socket) NewWorkerSender(int) transport.Sender { return sender{s} }
+
+// inboxOf is where a datagram waits.
+func (s *socket) inboxOf(d *datagram) *inbox {
+	return s.inboxes[s.steer.Worker(d.data, len(s.inboxes))]
+}
 
 func (s *socket) SourceValid(e transport.Endpoint) bool {
 	s.host.network.mu.Lock()
 	defer s.host.network.mu.Unlock()
-	return !e.Source.IsValid() || e.Interface == hostInterface && slices.Contains(s.host.addrs, e.Source)
+	return !e.Source.IsValid() || (e.Interface == 0 || e.Interface == hostInterface) && slices.Contains(s.host.addrs, e.Source)
 }
 
 func (s *socket) RouteChanges() <-chan struct{} { return s.routes }
@@ -89,15 +108,17 @@ func (s *socket) Close() error {
 	}
 	s.closed = true
 	delete(s.host.sockets, s.port)
-	for _, d := range s.queue[s.head:] {
-		n.release(d)
+	for _, in := range s.inboxes {
+		for _, d := range in.queue[in.head:] {
+			n.release(d)
+		}
+		in.queue, in.head, in.queued = nil, 0, 0
+		in.arrived.Broadcast()
 	}
-	s.queue, s.head, s.queued = nil, 0, 0
-	s.arrived.Broadcast()
 	return nil
 }
 
-func (s *socket) put(d *datagram) {
+func (s *inbox) put(d *datagram) {
 	if s.head > 0 && len(s.queue) == cap(s.queue) {
 		s.queue = s.queue[:copy(s.queue, s.queue[s.head:])]
 		s.head = 0
@@ -107,7 +128,7 @@ func (s *socket) put(d *datagram) {
 	s.arrived.Signal()
 }
 
-func (s *socket) take() *datagram {
+func (s *inbox) take() *datagram {
 	d := s.queue[s.head]
 	s.queue[s.head] = nil
 	if s.head++; s.head == len(s.queue) {
@@ -117,7 +138,9 @@ func (s *socket) take() *datagram {
 	return d
 }
 
-type receiver struct{ *socket }
+type receiver struct{ *inbox }
+
+func (r receiver) Worker() int { return r.worker }
 
 var errReceiveBuffer = errors.New("transporttest: receive buffer smaller than transport.ReceiveBufferSize")
 
@@ -150,7 +173,7 @@ func (r receiver) Receive(trains []transport.Train) (int, error) {
 
 // fill moves the next run of datagrams into t that came from one sender to one address, with one TOS, all of the size
 // of the first but the last, which may be shorter: what GRO puts together.
-func (s *socket) fill(t *transport.Train) {
+func (s *inbox) fill(t *transport.Train) {
 	first := s.take()
 	*t = transport.Train{
 		Buf: t.Buf,

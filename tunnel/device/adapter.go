@@ -42,6 +42,7 @@ type adapter struct {
 	translator sync.WaitGroup
 }
 
+func (a *adapter) Layer() Layer          { return LayerIP }
 func (a *adapter) Name() (string, error) { return a.tun.Name() }
 func (a *adapter) MTU() (int, error)     { return a.tun.MTU() }
 func (a *adapter) Queues() []Queue       { return []Queue{&a.queue} }

@@ -31,15 +31,18 @@ type Coalescer struct {
 	buf      []byte
 
 	slot, slotLen int // the slot handed out; slotLen < 0 when there is none
-	kept, next    [maxMergeable]byte
+	kept, next    [maxLink + maxMergeable]byte
 
 	// The open super-packet buf[lo:hi], with the headers of its first packet; count == 0 when there is none.
-	lo, hi   int
-	count    int
-	verified bool // the first packet's checksums
-	flow     shape
-	seq      uint32 // of the next TCP segment
-	headers  [maxMergeable]byte
+	lo, hi     int
+	count      int
+	verified   bool // the first packet's checksums
+	flow       shape
+	seq        uint32 // of the next TCP segment
+	headers    [maxMergeable]byte
+	frame      bool // an Ethernet frame, otherwise an IP packet
+	link       int  // bytes of a frame's link header, in front of all others; otherwise 0
+	linkHeader [maxLink]byte
 }
 
 // shape is what of a packet's form decides whether it can be merged.
@@ -47,10 +50,10 @@ type shape struct {
 	gso     GSO  // GSONone: not mergeable with anything
 	elided  bool // the transport checksum
 	ipv4    bool // otherwise IPv6
-	header  int  // bytes of all headers
+	push    bool // TCP's PSH, which only the last packet may have
+	header  int  // bytes of all headers, but for a frame's link header
 	ip      int  // bytes of the IP header
 	payload int  // bytes behind the headers; the segment size of an open super-packet
-	push    bool // TCP's PSH, which only the last packet may have
 }
 
 // NewCoalescer returns a Coalescer that writes to q. What it merges depends on q's [Offloads].
@@ -72,10 +75,11 @@ func (c *Coalescer) Slot(n int) []byte {
 	}
 	c.slot, c.slotLen = Headroom, n
 	if c.count > 0 {
-		if c.hi-c.flow.header+n > len(c.buf)-Tailroom {
+		headers := c.link + c.flow.header
+		if c.hi-headers+n > len(c.buf)-Tailroom {
 			c.moveToStart()
 		}
-		c.slot = c.hi - c.flow.header
+		c.slot = c.hi - headers
 		copy(c.kept[:], c.buf[c.slot:c.hi])
 	}
 	return c.buf[c.slot : c.slot+n : c.slot+n]
@@ -104,17 +108,30 @@ func (c *Coalescer) restore() {
 // super-packet, or that is written and this one takes its place. lost is how many packets could not be written, err why
 // (the first error, if several).
 func (c *Coalescer) Commit(n int) (lost int, err error) {
-	return c.commit(n, false)
+	return c.commit(n, false, false)
 }
 
 // CommitElided is Commit for a packet whose transport checksum is elided, so that [Elided] holds for it; one for which it
 // does not is written as it came.
 func (c *Coalescer) CommitElided(n int) (lost int, err error) {
-	return c.commit(n, true)
+	return c.commit(n, true, false)
 }
 
-// CommitWhole takes the slot's first n bytes, which may be anything, such as an Ethernet frame, and writes them with the
-// offload o behind all that was committed before. Results as of Commit.
+// CommitFrame is Commit for an Ethernet frame, from its destination address on and without the frame check sequence. Frames
+// of TCP or UDP with at most two VLAN tags are merged where their link headers are the same as well, and [Segments] with
+// Limits.Frame would cut the same frames out again. Offloads count from the frame's first byte. All other frames, and those
+// with anything behind the IP packet, are written as they came.
+func (c *Coalescer) CommitFrame(n int) (lost int, err error) {
+	return c.commit(n, false, true)
+}
+
+// CommitFrameElided is CommitElided for an Ethernet frame, with [ElidedFrame].
+func (c *Coalescer) CommitFrameElided(n int) (lost int, err error) {
+	return c.commit(n, true, true)
+}
+
+// CommitWhole takes the slot's first n bytes, which may be anything, and writes them with the offload o behind all that was
+// committed before. Results as of Commit.
 func (c *Coalescer) CommitWhole(n int, o Offload) (lost int, err error) {
 	if !c.take(n) {
 		return 0, nil
@@ -141,24 +158,29 @@ func (c *Coalescer) take(n int) bool {
 	return true
 }
 
-func (c *Coalescer) commit(n int, elided bool) (lost int, err error) {
+func (c *Coalescer) commit(n int, elided, frame bool) (lost int, err error) {
 	if !c.take(n) {
 		return 0, nil
 	}
 	lo, hi := c.slot, c.slot+n
 	packet := c.buf[lo:hi]
+	link := 0
+	if frame {
+		link = linkLength(packet)
+		packet = packet[link:]
+	}
 	s := c.shapeOf(packet, elided)
 	verified := false
 	if c.count > 0 {
 		covered := copy(c.next[:], c.buf[lo:c.hi]) // the part of the packet that lies on the open one
-		if s.gso != GSONone && c.continues(packet, s) {
+		if s.gso != GSONone && c.sameLink(lo, link) && c.continues(packet, s) {
 			if verified = s.verify(packet); !verified {
 				s.gso = GSONone
 			}
 		}
 		c.restore()
 		if verified && !c.verified {
-			first := c.buf[c.lo:c.hi]
+			first := c.buf[c.lo+link : c.hi]
 			c.verified = c.flow.verify(first)
 		}
 		if verified && c.verified {
@@ -168,10 +190,13 @@ func (c *Coalescer) commit(n int, elided bool) (lost int, err error) {
 		copy(c.buf[lo:], c.next[:covered])
 	}
 	if s.gso == GSONone || s.push { // nothing can follow
-		return c.write(lo, hi, s.alone(packet), lost, err)
+		return c.write(lo, hi, s.alone(c.buf[lo:hi], frame), lost, err)
 	}
 	c.lo, c.hi, c.count, c.flow, c.verified = lo, hi, 1, s, verified
 	copy(c.headers[:s.header], packet)
+	if c.frame, c.link = frame, link; frame {
+		copy(c.linkHeader[:link], c.buf[lo:])
+	}
 	if s.gso != GSOUDP {
 		c.seq = binary.BigEndian.Uint32(packet[s.ip+tcpSeq:]) + uint32(s.payload)
 	}
@@ -181,9 +206,17 @@ func (c *Coalescer) commit(n int, elided bool) (lost int, err error) {
 	return lost, err
 }
 
-// alone makes packet, of shape s, ready to be written unmerged.
-func (s shape) alone(packet []byte) (o Offload) {
-	if s.elided {
+// sameLink reports whether the link bytes at buf[lo:] are the link header of the open super-packet.
+func (c *Coalescer) sameLink(lo, link int) bool {
+	return link == c.link && (link == 0 || string(c.buf[lo:lo+link]) == string(c.linkHeader[:link]))
+}
+
+// alone makes packet, or the frame it is in, of shape s, ready to be written unmerged.
+func (s shape) alone(packet []byte, frame bool) (o Offload) {
+	switch {
+	case s.elided && frame:
+		o, _ = FinishElidedFrame(packet)
+	case s.elided:
 		o, _ = FinishElided(packet)
 	}
 	return o
@@ -223,7 +256,7 @@ func (c *Coalescer) Flush() (lost int, err error) {
 	if c.count > 1 {
 		o = c.finish()
 	} else {
-		o = c.flow.alone(c.buf[c.lo:c.hi])
+		o = c.flow.alone(c.buf[c.lo:c.hi], c.frame)
 	}
 	count := c.count
 	c.count = 0
@@ -235,7 +268,7 @@ func (c *Coalescer) Flush() (lost int, err error) {
 
 // finish makes the first packet's headers those of the super-packet.
 func (c *Coalescer) finish() Offload {
-	packet := c.buf[c.lo:c.hi]
+	packet := c.buf[c.lo+c.link : c.hi]
 	var sum uint64 // of the pseudo-header
 	if c.flow.ipv4 {
 		length := uint16(len(packet))
@@ -251,9 +284,9 @@ func (c *Coalescer) finish() Offload {
 	o := Offload{
 		NeedsChecksum: true,
 		GSO:           c.flow.gso,
-		HeaderLen:     uint16(c.flow.header),
+		HeaderLen:     uint16(c.link + c.flow.header),
 		SegmentSize:   uint16(c.flow.payload),
-		ChecksumStart: uint16(c.flow.ip),
+		ChecksumStart: uint16(c.link + c.flow.ip),
 	}
 	if c.flow.gso == GSOUDP {
 		binary.BigEndian.PutUint16(t[udpLength:], uint16(len(t)))
@@ -267,6 +300,15 @@ func (c *Coalescer) finish() Offload {
 	putField(t, tcpChecksum, fold(plus(sum, word(protoTCP)+word(uint16(len(t))))))
 	o.ChecksumOffset = tcpChecksum
 	return o
+}
+
+// linkLength is where a frame's IP packet starts; the frame's length where it has none.
+func linkLength(frame []byte) int {
+	link, version, ok := framePacket(frame)
+	if !ok || link == len(frame) || frame[link]>>4 != version {
+		return len(frame)
+	}
+	return link
 }
 
 // shapeOf parses packet as far as merging needs. Its length must be the one its headers say: padding ends a merge.

@@ -12,6 +12,7 @@ import (
 // collector is a queue that cuts what it gets by the reference implementation.
 type collector struct {
 	offloads Offloads
+	frame    bool // frames, otherwise packets
 	packets  [][]byte
 	writes   []int // packets in each
 	last     Offload
@@ -36,6 +37,9 @@ func (q *collector) Write(buf []byte, lo, hi int, o Offload) error {
 		q.err = fmt.Errorf("%w: %+v %x", err, o, b)
 	}
 	packets := referenceSegments(b, o)
+	if q.frame && o.GSO != GSONone {
+		packets, _ = referenceFrames(b, o, Limits{})
+	}
 	q.packets = append(q.packets, packets...)
 	q.writes = append(q.writes, len(packets))
 	q.last = o
@@ -53,7 +57,11 @@ func (q *collector) wellFormed(b []byte, o Offload) error {
 	}
 	if o.GSO == GSONone {
 		right := bytes.Clone(b)
-		if want, ok := FinishElided(right); !ok || want != o || !bytes.Equal(right, b) {
+		finish := FinishElided
+		if q.frame {
+			finish = FinishElidedFrame
+		}
+		if want, ok := finish(right); !ok || want != o || !bytes.Equal(right, b) {
 			return errors.New("a single packet not made as FinishElided does")
 		}
 		return nil
@@ -63,7 +71,7 @@ func (q *collector) wellFormed(b []byte, o Offload) error {
 	}
 	buf, lo, hi := placed(b)
 	var s Segments
-	if err := s.Reset(buf, lo, hi, o); err != nil {
+	if err := s.ResetFor(buf, lo, hi, o, Limits{Frame: q.frame}); err != nil {
 		return err
 	}
 	if s.headerLen != int(o.HeaderLen) || s.Count() < 2 {
@@ -73,8 +81,11 @@ func (q *collector) wellFormed(b []byte, o Offload) error {
 	if o.GSO == GSOUDP {
 		proto = protoUDP
 	}
-	right := bytes.Clone(b)
-	fixPartial(right, int(o.ChecksumStart), proto)
+	right, n := bytes.Clone(b), 0
+	if q.frame {
+		n = linkBytes(b)
+	}
+	fixPartial(right[n:], int(o.ChecksumStart)-n, proto)
 	if !bytes.Equal(b, right) {
 		return errors.New("wrong checksums")
 	}
@@ -84,27 +95,32 @@ func (q *collector) wellFormed(b []byte, o Offload) error {
 // feed gives packets to a Coalescer in slots, as the engine does, each in a slot larger than need be and full of rubbish.
 func feed(t testing.TB, c *Coalescer, packets ...[]byte) {
 	t.Helper()
-	for _, p := range packets {
-		put(c, p)
-		if lost, err := c.Commit(len(p)); lost != 0 || err != nil {
-			t.Fatalf("lost %d: %v", lost, err)
-		}
-	}
+	feedAs(t, c, false, packets...)
 }
 
 // feedAs is feed for packets with or without their transport checksums.
 func feedAs(t testing.TB, c *Coalescer, elided bool, packets ...[]byte) {
 	t.Helper()
-	if !elided {
-		feed(t, c, packets...)
-		return
-	}
+	q, _ := c.queue.(*collector)
 	for _, p := range packets {
 		put(c, p)
-		if lost, err := c.CommitElided(len(p)); lost != 0 || err != nil {
+		if lost, err := commitTo(c, q != nil && q.frame, elided)(len(p)); lost != 0 || err != nil {
 			t.Fatalf("lost %d: %v", lost, err)
 		}
 	}
+}
+
+// commitTo is the method for such packets.
+func commitTo(c *Coalescer, frame, elided bool) func(n int) (lost int, err error) {
+	switch {
+	case frame && elided:
+		return c.CommitFrameElided
+	case frame:
+		return c.CommitFrame
+	case elided:
+		return c.CommitElided
+	}
+	return c.Commit
 }
 
 func put(c *Coalescer, p []byte) {
@@ -240,24 +256,27 @@ func TestCoalesce(t *testing.T) {
 		{"other between", join(tcp4.train(3, 100), [][]byte{make([]byte, 20)}, udp6.train(3, 10), [][]byte{{1}}), []int{3, 1, 3, 1}},
 		{"alternating", join(tcp4.train(3, 100), udp4.train(3, 1000), tcp6.train(3, 10), udp6.train(2, 7)), []int{3, 3, 3, 2}},
 	} {
-		t.Run(test.name, func(t *testing.T) {
-			q := &collector{offloads: allOffloads}
-			c := NewCoalescer(q)
-			for range 3 { // once more after use
-				q.packets, q.writes = nil, nil
-				feed(t, c, test.packets...)
-				flush(t, c)
-				if q.err != nil {
-					t.Error(q.err)
+		for _, link := range framings {
+			t.Run(test.name+" "+link.name, func(t *testing.T) {
+				q := &collector{offloads: allOffloads, frame: link.frame}
+				c := NewCoalescer(q)
+				packets := link.wrapAll(test.packets)
+				for range 3 { // once more after use
+					q.packets, q.writes = nil, nil
+					feed(t, c, packets...)
+					flush(t, c)
+					if q.err != nil {
+						t.Error(q.err)
+					}
+					if err := samePackets(q.packets, packets); err != nil {
+						t.Fatal(err)
+					}
+					if fmt.Sprint(q.writes) != fmt.Sprint(test.writes) {
+						t.Errorf("writes of %v packets, want %v", q.writes, test.writes)
+					}
 				}
-				if err := samePackets(q.packets, test.packets); err != nil {
-					t.Fatal(err)
-				}
-				if fmt.Sprint(q.writes) != fmt.Sprint(test.writes) {
-					t.Errorf("writes of %v packets, want %v", q.writes, test.writes)
-				}
-			}
-		})
+			})
+		}
 	}
 }
 
@@ -325,15 +344,18 @@ func TestCoalesceChecksumSpellings(t *testing.T) {
 		{"header 0000", zeroed(tcp, 10, 0, id), "[2]"},
 		{"header ffff", zeroed(tcp, 10, 0xffff, id), "[1 1]"},
 	} {
-		t.Run(test.name, func(t *testing.T) {
-			q := &collector{offloads: allOffloads}
-			c := NewCoalescer(q)
-			feed(t, c, test.packets...)
-			flush(t, c)
-			if err := samePackets(q.packets, test.packets); err != nil || fmt.Sprint(q.writes) != test.writes {
-				t.Errorf("writes of %v, want %v; %v", q.writes, test.writes, err)
-			}
-		})
+		for _, link := range framings {
+			t.Run(test.name+" "+link.name, func(t *testing.T) {
+				q := &collector{offloads: allOffloads, frame: link.frame}
+				c := NewCoalescer(q)
+				packets := link.wrapAll(test.packets)
+				feed(t, c, packets...)
+				flush(t, c)
+				if err := samePackets(q.packets, packets); err != nil || fmt.Sprint(q.writes) != test.writes {
+					t.Errorf("writes of %v, want %v; %v", q.writes, test.writes, err)
+				}
+			})
+		}
 	}
 }
 
@@ -376,32 +398,35 @@ func TestCoalesceElided(t *testing.T) {
 		{"other things", [][]byte{{0}, {0x45}, {0x60, 0}, bytes.Repeat([]byte{0x45}, 30), make([]byte, MaxPacket)}, all, []int{1, 1, 1, 1, 1}},
 	} {
 		for _, field := range []byte{0, 0xff} { // what stands in an elided field is of no account
-			t.Run(fmt.Sprintf("%s %02x", test.name, field), func(t *testing.T) {
-				q := &collector{offloads: allOffloads}
-				c := NewCoalescer(q)
-				var want [][]byte
-				for i, p := range test.packets {
-					p = bytes.Clone(p)
-					elided := test.elided[i] == 'e'
-					if start, offset, ok := Elided(p); ok && elided {
-						p[start+offset], p[start+offset+1] = field, field
-						want = append(want, finished(p))
-					} else {
-						want = append(want, p)
+			for _, link := range framings {
+				t.Run(fmt.Sprintf("%s %02x %s", test.name, field, link.name), func(t *testing.T) {
+					q := &collector{offloads: allOffloads, frame: link.frame}
+					c := NewCoalescer(q)
+					var want [][]byte
+					for i, p := range test.packets {
+						p = bytes.Clone(p)
+						elided := test.elided[i] == 'e'
+						if start, offset, ok := Elided(p); ok && elided {
+							p[start+offset], p[start+offset+1] = field, field
+							want = append(want, link.wrap(finished(p)))
+						} else {
+							want = append(want, link.wrap(p))
+						}
+						feedAs(t, c, elided, link.wrap(p))
 					}
-					feedAs(t, c, elided, p)
-				}
-				flush(t, c)
-				for i, p := range q.packets {
-					q.packets[i] = oneSpelling(p)
-				}
-				if err := samePackets(q.packets, want); err != nil || q.err != nil {
-					t.Fatal(err, q.err)
-				}
-				if fmt.Sprint(q.writes) != fmt.Sprint(test.writes) {
-					t.Errorf("writes of %v packets, want %v", q.writes, test.writes)
-				}
-			})
+					flush(t, c)
+					n := link.length()
+					for i, p := range q.packets {
+						q.packets[i] = append(bytes.Clone(p[:n]), oneSpelling(p[n:])...)
+					}
+					if err := samePackets(q.packets, want); err != nil || q.err != nil {
+						t.Fatal(err, q.err)
+					}
+					if fmt.Sprint(q.writes) != fmt.Sprint(test.writes) {
+						t.Errorf("writes of %v packets, want %v", q.writes, test.writes)
+					}
+				})
+			}
 		}
 	}
 }
@@ -410,15 +435,18 @@ func TestCoalesceElided(t *testing.T) {
 func TestCoalesceElidedAlone(t *testing.T) {
 	want := packet{flags: 0x10}.train(1, 100)[0]
 	for _, offloads := range []Offloads{allOffloads, {}} {
-		q := &collector{offloads: offloads}
-		c := NewCoalescer(q)
-		feedAs(t, c, true, elide(t, want))
-		flush(t, c)
-		if q.last != (Offload{NeedsChecksum: true, ChecksumStart: 20, ChecksumOffset: 16}) || q.err != nil {
-			t.Errorf("offload %+v: %v", q.last, q.err)
-		}
-		if err := samePackets(q.packets, [][]byte{want}); err != nil {
-			t.Error(err)
+		for _, link := range framings {
+			q := &collector{offloads: offloads, frame: link.frame}
+			c := NewCoalescer(q)
+			feedAs(t, c, true, link.wrap(elide(t, want)))
+			flush(t, c)
+			start := uint16(link.length() + 20)
+			if q.last != (Offload{NeedsChecksum: true, ChecksumStart: start, ChecksumOffset: 16}) || q.err != nil {
+				t.Errorf("offload %+v: %v", q.last, q.err)
+			}
+			if err := samePackets(q.packets, [][]byte{link.wrap(want)}); err != nil {
+				t.Error(err)
+			}
 		}
 	}
 }
@@ -542,29 +570,36 @@ func TestCoalesceLost(t *testing.T) {
 // Large packets and slots make the open super-packet move.
 func TestCoalesceRoom(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 4))
-	q := &collector{offloads: allOffloads}
-	c := NewCoalescer(q)
-	var want [][]byte
-	for range 300 {
-		p := packet{flags: 0x10, flow: byte(r.IntN(3)), v6: r.IntN(2) == 0, udp: r.IntN(4) == 0}
-		for _, b := range p.train(1+r.IntN(5), 1+r.IntN([]int{100, 1400, 9000, 60000}[r.IntN(4)])) {
-			slot := c.Slot(len(b) + r.IntN(MaxPacket-len(b)+1))
-			for i := range slot {
-				slot[i] = 0xa5
+	for _, frame := range []bool{false, true} {
+		q := &collector{offloads: allOffloads, frame: frame}
+		c := NewCoalescer(q)
+		var want [][]byte
+		for range 300 {
+			p := packet{flags: 0x10, flow: byte(r.IntN(3)), v6: r.IntN(2) == 0, udp: r.IntN(4) == 0}
+			link := framings[0]
+			if frame {
+				link = framings[1+r.IntN(4)]
 			}
-			copy(slot, b)
-			if lost, err := c.Commit(len(b)); lost != 0 || err != nil {
-				t.Fatal(lost, err)
+			for _, b := range p.train(1+r.IntN(5), 1+r.IntN([]int{100, 1400, 9000, 60000}[r.IntN(4)])) {
+				b = link.wrap(b)
+				slot := c.Slot(len(b) + r.IntN(MaxPacket-len(b)+1))
+				for i := range slot {
+					slot[i] = 0xa5
+				}
+				copy(slot, b)
+				if lost, err := commitTo(c, frame, false)(len(b)); lost != 0 || err != nil {
+					t.Fatal(lost, err)
+				}
+				want = append(want, b)
 			}
-			want = append(want, b)
 		}
-	}
-	flush(t, c)
-	if err := samePackets(q.packets, want); err != nil {
-		t.Error(err)
-	}
-	if q.err != nil {
-		t.Error(q.err)
+		flush(t, c)
+		if err := samePackets(q.packets, want); err != nil {
+			t.Error(err)
+		}
+		if q.err != nil {
+			t.Error(q.err)
+		}
 	}
 }
 
@@ -589,7 +624,7 @@ func TestCoalesceMisuse(t *testing.T) {
 // Cutting a super-packet and merging the pieces gives the super-packet again, and cutting that the same pieces.
 func TestSegmentsCoalesceInverse(t *testing.T) {
 	r := rand.New(rand.NewPCG(5, 6))
-	for range 500 {
+	for range 1000 {
 		p := packet{
 			v6: r.IntN(2) == 0, udp: r.IntN(2) == 0, tos: byte(r.Uint32()), ttl: byte(r.Uint32()), id: uint16(r.Uint32()),
 			noDF: r.IntN(2) == 0, seq: r.Uint32(), ack: r.Uint32(), flags: flagACK | byte(r.IntN(2))*flagPSH,
@@ -600,17 +635,18 @@ func TestSegmentsCoalesceInverse(t *testing.T) {
 		for i := range p.payload {
 			p.payload[i] = byte(r.Uint32())
 		}
-		super, o := p.super(size)
+		link := framings[r.IntN(len(framings))]
+		super, o := link.super(p, size)
 		if (len(p.payload)+size-1)/size > maxSegments {
 			continue
 		}
 		buf, lo, hi := placed(super)
 		var s Segments
-		if err := s.Reset(buf, lo, hi, o); err != nil {
+		if err := s.ResetFor(buf, lo, hi, o, Limits{Frame: link.frame}); err != nil {
 			t.Fatal(err)
 		}
 		pieces := cut(&s, buf)
-		q := &collector{offloads: allOffloads}
+		q := &collector{offloads: allOffloads, frame: link.frame}
 		c := NewCoalescer(q)
 		feed(t, c, pieces...)
 		flush(t, c)
@@ -630,20 +666,25 @@ func TestSegmentsCoalesceInverse(t *testing.T) {
 }
 
 func TestCoalesceAllocate(t *testing.T) {
-	packets := packet{flags: 0x10}.train(50, 1400)
-	c := NewCoalescer(discard{})
-	if n := testing.AllocsPerRun(100, func() {
-		for _, p := range packets {
-			put(c, p)
-			if _, err := c.Commit(len(p)); err != nil {
-				panic(err)
+	for _, link := range framings {
+		for _, elided := range []bool{false, true} {
+			packets := link.wrapAll(packet{flags: 0x10}.train(50, 1400))
+			c := NewCoalescer(discard{})
+			commit := commitTo(c, link.frame, elided)
+			if n := testing.AllocsPerRun(100, func() {
+				for _, p := range packets {
+					put(c, p)
+					if _, err := commit(len(p)); err != nil {
+						panic(err)
+					}
+				}
+				if _, err := c.Flush(); err != nil {
+					panic(err)
+				}
+			}); n != 0 {
+				t.Errorf("%s: %v allocations", link.name, n)
 			}
 		}
-		if _, err := c.Flush(); err != nil {
-			panic(err)
-		}
-	}); n != 0 {
-		t.Errorf("%v allocations", n)
 	}
 }
 
@@ -663,118 +704,132 @@ func FuzzCoalesce(f *testing.F) {
 	f.Add([]byte("\x00\x20\x00\x00\x00\x20\x00\x00\x00\x20\x00\x00"), uint64(0))
 	f.Add([]byte("\x40\x18\x45\x00\x00\x18 arbitrary bytes of a packet"), uint64(0x5))
 	f.Fuzz(func(t *testing.T, in []byte, elided uint64) {
-		q := &collector{offloads: allOffloads}
-		c := NewCoalescer(q)
-		var want [][]byte
-		var seqs [4]uint32
-		var ids [4]uint16
-		lost := 0
-		for len(in) >= 4 && len(want) < 200 {
-			op, size, at, value := in[0], int(in[1]), int(in[2]), in[3]
-			in = in[4:]
-			var b []byte
-			if op&0x40 != 0 { // the packet is in the input
-				size = min(size, len(in))
-				b, in = bytes.Clone(in[:size]), in[size:]
-			} else {
-				i := op & 3
-				p := packet{v6: op&1 != 0, udp: op&2 != 0, flags: flagACK, seq: seqs[i], id: ids[i]}
-				if op&4 != 0 {
-					p.flags |= flagPSH
-				}
-				if op&8 != 0 {
-					size *= 97
-				}
-				p.payload = make([]byte, size)
-				for j := range p.payload {
-					p.payload[j] = byte(len(want) + j)
-				}
-				seqs[i] += uint32(size)
-				ids[i]++
-				b = p.build()
-				if value != 0 {
-					b[at%len(b)] ^= value
-					header, proto := ipv4Header, byte(protoTCP)
-					if p.v6 {
-						header = ipv6Header
-					}
-					if p.udp {
-						proto = protoUDP
-					}
-					if op&0x80 != 0 && b[0]>>4 == 4 == !p.v6 && int(b[0]&15) >= 5 && int(b[0]&15)*4 <= len(b) {
-						fixChecksums(b, header, proto)
-					}
-				}
-			}
-			put(c, b)
-			if op&0x30 == 0x10 {
-				c.Discard()
-				continue
-			}
-			if op&0x30 == 0x20 {
-				put(c, make([]byte, size)) // dropped by asking for the next
-				put(c, b)
-			}
-			commit := c.Commit
-			if elided>>(len(want)%64)&1 != 0 {
-				commit = c.CommitElided
-			}
-			n, err := commit(len(b))
-			if err != nil {
-				t.Fatal(err)
-			}
-			lost += n
-			if len(b) > 0 {
-				want = append(want, b)
-			}
-			if op&0x30 == 0x30 {
-				flush(t, c)
-			}
-		}
-		flush(t, c)
-		if q.err != nil {
-			t.Fatal(q.err)
-		}
-		for i := range min(len(want), len(q.packets)) {
-			if elided>>(i%64)&1 != 0 {
-				want[i] = finished(want[i])
-				q.packets[i] = oneSpelling(q.packets[i])
-			}
-		}
-		if err := samePackets(q.packets, want); err != nil || lost != 0 {
-			t.Fatalf("lost %d, writes of %v: %v", lost, q.writes, err)
-		}
+		fuzzCoalesce(t, in, elided, func(int) framing { return framings[0] })
 	})
 }
 
+// fuzzCoalesce is what both fuzz targets do. linkOf says what the packet numbered i is behind: it is the same for all whether
+// that is a frame.
+func fuzzCoalesce(t *testing.T, in []byte, elided uint64, linkOf func(i int) framing) {
+	frame := linkOf(0).frame
+	q := &collector{offloads: allOffloads, frame: frame}
+	c := NewCoalescer(q)
+	var want [][]byte
+	var seqs [4]uint32
+	var ids [4]uint16
+	lost := 0
+	for len(in) >= 4 && len(want) < 200 {
+		op, size, at, value := in[0], int(in[1]), int(in[2]), in[3]
+		in = in[4:]
+		var b []byte
+		if op&0x40 != 0 { // the packet is in the input
+			size = min(size, len(in))
+			b, in = bytes.Clone(in[:size]), in[size:]
+		} else {
+			i := op & 3
+			p := packet{v6: op&1 != 0, udp: op&2 != 0, flags: flagACK, seq: seqs[i], id: ids[i]}
+			if op&4 != 0 {
+				p.flags |= flagPSH
+			}
+			if op&8 != 0 {
+				size *= 97
+			}
+			p.payload = make([]byte, size)
+			for j := range p.payload {
+				p.payload[j] = byte(len(want) + j)
+			}
+			seqs[i] += uint32(size)
+			ids[i]++
+			link := linkOf(len(want))
+			b = link.wrap(p.build())
+			if value != 0 {
+				b[at%len(b)] ^= value
+				header, proto := ipv4Header, byte(protoTCP)
+				if p.v6 {
+					header = ipv6Header
+				}
+				if p.udp {
+					proto = protoUDP
+				}
+				ip := b[link.length():]
+				if op&0x80 != 0 && ip[0]>>4 == 4 == !p.v6 && int(ip[0]&15) >= 5 && int(ip[0]&15)*4 <= len(ip) {
+					fixChecksums(ip, header, proto)
+				}
+			}
+		}
+		put(c, b)
+		if op&0x30 == 0x10 {
+			c.Discard()
+			continue
+		}
+		if op&0x30 == 0x20 {
+			put(c, make([]byte, size)) // dropped by asking for the next
+			put(c, b)
+		}
+		n, err := commitTo(c, frame, elided>>(len(want)%64)&1 != 0)(len(b))
+		if err != nil {
+			t.Fatal(err)
+		}
+		lost += n
+		if len(b) > 0 {
+			want = append(want, b)
+		}
+		if op&0x30 == 0x30 {
+			flush(t, c)
+		}
+	}
+	flush(t, c)
+	if q.err != nil {
+		t.Fatal(q.err)
+	}
+	for i := range min(len(want), len(q.packets)) {
+		if elided>>(i%64)&1 != 0 {
+			n := 0
+			if frame {
+				if _, _, ok := ElidedFrame(want[i]); !ok {
+					continue
+				}
+				n = linkBytes(want[i])
+			}
+			want[i] = append(bytes.Clone(want[i][:n]), finished(want[i][n:])...)
+			q.packets[i] = append(bytes.Clone(q.packets[i][:min(n, len(q.packets[i]))]), oneSpelling(q.packets[i][min(n, len(q.packets[i])):])...)
+		}
+	}
+	if err := samePackets(q.packets, want); err != nil || lost != 0 {
+		t.Fatalf("lost %d, writes of %v: %v", lost, q.writes, err)
+	}
+}
+
 func BenchmarkCoalesce(b *testing.B) {
-	for _, udp := range []bool{false, true} {
-		for _, elided := range []bool{false, true} {
-			name := map[bool]string{false: "TCP", true: "UDP"}[udp] + map[bool]string{false: "", true: "Elided"}[elided]
-			b.Run(name, func(b *testing.B) {
-				packets := packet{udp: udp, flags: 0x10, options: make([]byte, 12)}.train(46, 1388)
-				c := NewCoalescer(discard{})
-				commit, total := c.Commit, 0
-				if elided {
-					commit = c.CommitElided
+	for _, link := range []framing{framings[0], framings[1], framings[4]} {
+		for _, udp := range []bool{false, true} {
+			for _, elided := range []bool{false, true} {
+				name := map[bool]string{false: "TCP", true: "UDP"}[udp] + map[bool]string{false: "", true: "Elided"}[elided]
+				if link.frame {
+					name += "/" + link.name
 				}
-				for _, p := range packets {
-					total += len(p)
-				}
-				b.SetBytes(int64(total))
-				for b.Loop() {
+				b.Run(name, func(b *testing.B) {
+					packets := link.wrapAll(packet{udp: udp, flags: 0x10, options: make([]byte, 12)}.train(46, 1388))
+					c := NewCoalescer(discard{})
+					commit, total := commitTo(c, link.frame, elided), 0
 					for _, p := range packets {
-						copy(c.Slot(len(p)), p) // stands for the decryption
-						if _, err := commit(len(p)); err != nil {
+						total += len(p)
+					}
+					b.SetBytes(int64(total))
+					for b.Loop() {
+						for _, p := range packets {
+							copy(c.Slot(len(p)), p) // stands for the decryption
+							if _, err := commit(len(p)); err != nil {
+								b.Fatal(err)
+							}
+						}
+						if _, err := c.Flush(); err != nil {
 							b.Fatal(err)
 						}
 					}
-					if _, err := c.Flush(); err != nil {
-						b.Fatal(err)
-					}
-				}
-				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/(float64(total)/1024), "ns/KiB")
-			})
+					b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/(float64(total)/1024), "ns/KiB")
+				})
+			}
 		}
 	}
 }

@@ -56,8 +56,18 @@ type Queue interface {
 	Write(buf []byte, lo, hi int, o Offload) error
 }
 
+// Layer is what a device carries.
+type Layer uint8
+
+const (
+	LayerIP       Layer = iota // IP packets (tun)
+	LayerEthernet              // Ethernet frames (tap)
+)
+
 // Device is a network interface the engine reads from and writes to.
 type Device interface {
+	// Layer is what the interface carries.
+	Layer() Layer
 	// Name is the interface's current name.
 	Name() (string, error)
 	// MTU is the interface's current MTU in bytes.

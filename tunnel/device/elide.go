@@ -13,6 +13,7 @@ const (
 
 	vlanTag  = 4
 	maxVLANs = 2 // a customer's tag in a provider's (IEEE 802.1ad)
+	maxLink  = EthernetHeader + maxVLANs*vlanTag
 
 	etherIPv4     = 0x0800
 	etherIPv6     = 0x86dd
@@ -94,25 +95,30 @@ func putPseudoSum(packet []byte, start, offset int) {
 // ElidedFrame is [Elided] for an Ethernet frame with at most two VLAN tags. The packet ends with the frame: one padded to
 // Ethernet's shortest length has its own checksum. start counts from the frame's first byte.
 func ElidedFrame(frame []byte) (start, offset int, ok bool) {
-	at, version, ok := framePacket(frame)
+	_, start, offset, ok = elidedFrame(frame)
+	return start, offset, ok
+}
+
+// elidedFrame is ElidedFrame; link is where the packet starts.
+func elidedFrame(frame []byte) (link, start, offset int, ok bool) {
+	link, version, ok := framePacket(frame)
 	if !ok {
-		return 0, 0, false
+		return 0, 0, 0, false
 	}
-	start, offset, ok = Elided(frame[at:])
-	if !ok || frame[at]>>4 != version {
-		return 0, 0, false
+	start, offset, ok = Elided(frame[link:])
+	if !ok || frame[link]>>4 != version {
+		return 0, 0, 0, false
 	}
-	return at + start, offset, true
+	return link, link + start, offset, true
 }
 
 // FinishElidedFrame is [FinishElided] for an Ethernet frame.
 func FinishElidedFrame(frame []byte) (o Offload, ok bool) {
-	start, offset, ok := ElidedFrame(frame)
+	link, start, offset, ok := elidedFrame(frame)
 	if !ok {
 		return Offload{}, false
 	}
-	at, _, _ := framePacket(frame)
-	putPseudoSum(frame[at:], start-at, offset)
+	putPseudoSum(frame[link:], start-link, offset)
 	return Offload{NeedsChecksum: true, ChecksumStart: uint16(start), ChecksumOffset: uint16(offset)}, true
 }
 
@@ -121,7 +127,7 @@ func framePacket(frame []byte) (at int, version byte, ok bool) {
 	if len(frame) > MaxPacket {
 		return 0, 0, false
 	}
-	for at = EthernetHeader; at <= EthernetHeader+maxVLANs*vlanTag && at <= len(frame); at += vlanTag {
+	for at = EthernetHeader; at <= maxLink && at <= len(frame); at += vlanTag {
 		switch binary.BigEndian.Uint16(frame[at-2:]) {
 		case etherIPv4:
 			return at, 4, true

@@ -66,48 +66,51 @@ func TestSegmentsFor(t *testing.T) {
 		{"single limit extension header", extended, 0, Limits{Elide: true, MaxPacket: 1280}, 1, false},
 		{"single limit udp", udp4, 0, Limits{Elide: true, MaxPacket: 1280}, 1, true},
 	} {
-		t.Run(test.name, func(t *testing.T) {
-			b, o := test.p.super(test.segment)
-			if test.segment == 0 {
-				o.GSO = GSONone
-			}
-			buf, lo, hi := placed(b)
-			var s Segments
-			if err := s.ResetFor(buf, lo, hi, o, test.l); err != nil {
-				t.Fatal(err)
-			}
-			if s.Count() != test.count || s.Elided() != test.elided {
-				t.Errorf("%d segments, elided %v", s.Count(), s.Elided())
-			}
-			if o.GSO != GSONone || s.Elided() || s.Count() > 1 {
-				if !bytes.Equal(buf[lo:hi], b) {
-					t.Error("changed before the first segment is asked for")
+		for _, link := range framings {
+			t.Run(test.name+" "+link.name, func(t *testing.T) {
+				l := link.limits(test.l)
+				b, o := link.super(test.p, test.segment)
+				if test.segment == 0 {
+					o.GSO = GSONone
 				}
-			}
-			largest := s.Largest()
-			got := cut(&s, buf)
-			want, elided := referenceFor(b, o, test.l)
-			if largest != len(got[0]) {
-				t.Errorf("the largest has %d bytes, the first %d", largest, len(got[0]))
-			}
-			if err := samePackets(got, want); err != nil || elided != test.elided {
-				t.Error(elided, err)
-			}
-			for _, p := range got {
-				if _, _, ok := Elided(p); s.Elided() && !ok {
-					t.Errorf("nobody will accept %x", p)
+				buf, lo, hi := placed(b)
+				var s Segments
+				if err := s.ResetFor(buf, lo, hi, o, l); err != nil {
+					t.Fatal(err)
 				}
-			}
-			// A limit does not outlive its packet.
-			b, o = test.p.super(1400)
-			copy(buf[lo:], b)
-			if err := s.Reset(buf, lo, hi, o); err != nil || s.Elided() {
-				t.Fatal(err, s.Elided())
-			}
-			if err := samePackets(cut(&s, buf), referenceSegments(b, o)); err != nil {
-				t.Error(err)
-			}
-		})
+				if s.Count() != test.count || s.Elided() != test.elided {
+					t.Errorf("%d segments, elided %v", s.Count(), s.Elided())
+				}
+				if o.GSO != GSONone || s.Elided() || s.Count() > 1 {
+					if !bytes.Equal(buf[lo:hi], b) {
+						t.Error("changed before the first segment is asked for")
+					}
+				}
+				largest := s.Largest()
+				got := cut(&s, buf)
+				want, elided := link.reference(b, o, l)
+				if largest != len(got[0]) {
+					t.Errorf("the largest has %d bytes, the first %d", largest, len(got[0]))
+				}
+				if err := samePackets(got, want); err != nil || elided != test.elided {
+					t.Error(elided, err)
+				}
+				for _, p := range got {
+					if _, _, ok := Elided(p[link.length():]); s.Elided() && !ok {
+						t.Errorf("nobody will accept %x", p)
+					}
+				}
+				// A limit does not outlive its packet.
+				b, o = test.p.super(1400)
+				copy(buf[lo:], b)
+				if err := s.Reset(buf, lo, lo+len(b), o); err != nil || s.Elided() {
+					t.Fatal(err, s.Elided())
+				}
+				if err := samePackets(cut(&s, buf), referenceSegments(b, o)); err != nil {
+					t.Error(err)
+				}
+			})
+		}
 	}
 }
 
@@ -119,19 +122,21 @@ func TestSegmentsElideNothingElse(t *testing.T) {
 		func(o *Offload) { o.ChecksumStart += 2 },
 		func(o *Offload) { o.ChecksumOffset = udpChecksum },
 	} {
-		b, o := p.super(0)
-		o.GSO = GSONone
-		change(&o)
-		buf, lo, hi := placed(b)
-		var s Segments
-		if err := s.ResetFor(buf, lo, hi, o, Limits{Elide: true, MaxPacket: 50}); err != nil {
-			t.Fatal(err)
-		}
-		if s.Elided() || s.Count() != 1 {
-			t.Errorf("%+v: elided %v, %d packets", o, s.Elided(), s.Count())
-		}
-		if err := samePackets(cut(&s, buf), referenceSegments(b, o)); err != nil {
-			t.Error(err)
+		for _, link := range framings {
+			b, o := link.super(p, 0)
+			o.GSO = GSONone
+			change(&o)
+			buf, lo, hi := placed(b)
+			var s Segments
+			if err := s.ResetFor(buf, lo, hi, o, Limits{Elide: true, MaxPacket: 80, Frame: link.frame}); err != nil {
+				t.Fatal(err)
+			}
+			if s.Elided() || s.Count() != 1 {
+				t.Errorf("%+v: elided %v, %d packets", o, s.Elided(), s.Count())
+			}
+			if err := samePackets(cut(&s, buf), referenceSegments(b, o)); err != nil {
+				t.Error(err)
+			}
 		}
 	}
 }
@@ -142,33 +147,35 @@ func TestResegmentedMerges(t *testing.T) {
 	for _, p := range []packet{{}, {v6: true}, {id: 0xffff}, {noDF: true}, {options: make([]byte, 12)}} {
 		for _, single := range []bool{false, true} {
 			for _, elide := range []bool{false, true} {
-				p.flags, p.payload = 0x10, pattern(1+8000+r.IntN(50000))
-				b, o := p.super(4000)
-				if single {
-					o.GSO = GSONone
-				}
-				buf, lo, hi := placed(b)
-				var s Segments
-				if err := s.ResetFor(buf, lo, hi, o, Limits{Elide: elide, MaxPacket: 1280}); err != nil {
-					t.Fatal(err)
-				}
-				pieces := cut(&s, buf)
-				q := &collector{offloads: allOffloads}
-				c := NewCoalescer(q)
-				for _, piece := range pieces {
-					if len(piece) > 1280 {
-						t.Fatalf("a packet of %d bytes", len(piece))
+				for _, link := range framings {
+					p.flags, p.payload = 0x10, pattern(1+8000+r.IntN(50000))
+					b, o := link.super(p, 4000)
+					if single {
+						o.GSO = GSONone
 					}
-					feedAs(t, c, elide, piece)
-				}
-				flush(t, c)
-				if fmt.Sprint(q.writes) != fmt.Sprint([]int{len(pieces)}) || q.err != nil {
-					t.Errorf("%d pieces were written as %v: %v", len(pieces), q.writes, q.err)
-				}
-				o.GSO, o.SegmentSize = q.last.GSO, uint16(1280-o.HeaderLen)
-				o.NeedsChecksum = true
-				if q.last != o {
-					t.Errorf("offload %+v, want %+v", q.last, o)
+					buf, lo, hi := placed(b)
+					var s Segments
+					if err := s.ResetFor(buf, lo, hi, o, Limits{Elide: elide, MaxPacket: 1280, Frame: link.frame}); err != nil {
+						t.Fatal(err)
+					}
+					pieces := cut(&s, buf)
+					q := &collector{offloads: allOffloads, frame: link.frame}
+					c := NewCoalescer(q)
+					for _, piece := range pieces {
+						if len(piece) > 1280 {
+							t.Fatalf("a packet of %d bytes", len(piece))
+						}
+						feedAs(t, c, elide, piece)
+					}
+					flush(t, c)
+					if fmt.Sprint(q.writes) != fmt.Sprint([]int{len(pieces)}) || q.err != nil {
+						t.Errorf("%d pieces were written as %v: %v", len(pieces), q.writes, q.err)
+					}
+					o.GSO, o.SegmentSize = q.last.GSO, uint16(1280-o.HeaderLen)
+					o.NeedsChecksum = true
+					if q.last != o {
+						t.Errorf("offload %+v, want %+v", q.last, o)
+					}
 				}
 			}
 		}
@@ -248,14 +255,18 @@ func FuzzSegmentsFor(f *testing.F) {
 	})
 }
 
-func BenchmarkSegmentsElided(b *testing.B) {
-	super, o := packet{payload: pattern(1388 * 46), flags: 0x10, options: make([]byte, 12)}.super(1388)
+func BenchmarkSegmentsElided(b *testing.B) { benchmarkSegmentsElided(b, framings[0]) }
+
+func BenchmarkSegmentsElidedFrame(b *testing.B) { benchmarkSegmentsElided(b, framings[1]) }
+
+func benchmarkSegmentsElided(b *testing.B, link framing) {
+	super, o := link.super(packet{payload: pattern(1388 * 46), flags: 0x10, options: make([]byte, 12)}, 1388)
 	buf, lo, hi := placed(super)
 	s := new(Segments)
 	b.SetBytes(int64(len(super)))
 	for b.Loop() {
 		copy(buf[lo:], super[:128])
-		if err := s.ResetFor(buf, lo, hi, o, Limits{Elide: true}); err != nil {
+		if err := s.ResetFor(buf, lo, hi, o, Limits{Elide: true, Frame: link.frame}); err != nil {
 			b.Fatal(err)
 		}
 		for _, _, ok := s.Next(); ok; _, _, ok = s.Next() {

@@ -154,7 +154,7 @@ func (l *link) parse(datagram []byte, changed func(linkState)) (deleted bool) {
 }
 
 // watchLink turns changes of the interface into events until it is deleted or the device closed.
-func (d *tun) watchLink() {
+func (d *kernelInterface) watchLink() {
 	defer close(d.events)
 	buf := make([]byte, 64<<10)
 	var last linkState
@@ -202,7 +202,7 @@ func (d *tun) watchLink() {
 	}
 }
 
-func (d *tun) report(e Event) {
+func (d *kernelInterface) report(e Event) {
 	select {
 	case d.events <- e:
 	case <-d.done:
@@ -210,7 +210,7 @@ func (d *tun) report(e Event) {
 }
 
 // replaceLink has the device use l from now on; false when it has been closed, and l with it.
-func (d *tun) replaceLink(l *link) bool {
+func (d *kernelInterface) replaceLink(l *link) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.closed.Load() {
@@ -224,7 +224,7 @@ func (d *tun) replaceLink(l *link) bool {
 
 // findLink opens a link in whichever namespace the interface is in, or, when that may not be known, in the thread's. The
 // error is ErrGone when there is no interface any more.
-func (d *tun) findLink() (*link, error) {
+func (d *kernelInterface) findLink() (*link, error) {
 	name, err := d.Name()
 	if err != nil {
 		return nil, err

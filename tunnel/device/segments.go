@@ -7,7 +7,7 @@ import (
 
 const (
 	// maxHeaders bounds the headers of a super-packet: 40 bytes of IPv6, 60 of TCP, and extension headers. They are kept
-	// aside while the packet is cut.
+	// aside while the packet is cut, with the link header of a frame in front of them.
 	maxHeaders = 512
 	// minSegment is the fewest bytes of payload in TCP segments: Linux never sends fewer (TCP_MIN_GSO_SIZE), and nothing
 	// is cut smaller to fit a limit.
@@ -18,7 +18,7 @@ const (
 
 // Errors of [Segments.Reset].
 var (
-	ErrMalformed = errors.New("malformed IP packet")
+	ErrMalformed = errors.New("malformed packet")
 	ErrOffload   = errors.New("offload does not fit the packet")
 	ErrSegments  = errors.New("super-packet of too many segments")
 )
@@ -64,6 +64,7 @@ type Segments struct {
 	elided    bool
 	place     int // of the elided checksum in buf, where gso is GSONone
 	headerLen int
+	link      int // length of the link header; 0 without Limits.Frame
 	transport int // length of the headers in front of the transport header
 	ipv4      bool
 	id        uint16
@@ -72,7 +73,7 @@ type Segments struct {
 
 	ipSum        uint64 // IPv4 header without total length, identification and checksum
 	transportSum uint64 // pseudo-header and transport header without what differs from segment to segment
-	headers      [maxHeaders]byte
+	headers      [maxLink + maxHeaders]byte
 }
 
 // Limits is what [Segments.ResetFor] makes of packets beyond what their offload asks for. The zero value is nothing.
@@ -83,6 +84,10 @@ type Limits struct {
 	// MaxPacket is the largest packet, in bytes with all headers, that TCP is cut into; 0 is no limit. See
 	// [Segments.ResetFor].
 	MaxPacket int
+	// Frame: the packet is an Ethernet frame with at most two VLAN tags, from its destination address on and without the
+	// frame check sequence. Offloads count from the frame's first byte, MaxPacket is the whole frame's, and [ElidedFrame]
+	// stands in for [Elided].
+	Frame bool
 }
 
 // Reset starts on the packet buf[lo:hi] with the offload o. Everything o says is checked against the packet's bytes; a
@@ -98,12 +103,16 @@ func (s *Segments) Reset(buf []byte, lo, hi int, o Offload) error {
 // ResetFor is Reset within limits. A TCP super-packet is cut into segments smaller than it asks for where those would be
 // larger than l.MaxPacket, and so is a single packet of TCP without its checksum, unless it has IPv6 extension headers or
 // flags that belong to one segment alone (SYN, RST, URG). All else, and packets of which the headers alone are too large,
-// comes out as without the limit: UDP datagrams are what their sender made them.
+// comes out as without the limit: UDP datagrams are what their sender made them. So does a frame with anything behind its
+// IP packet.
+//
+// Of a frame that is no IP packet the place of a missing checksum is all that is known, and all that is needed; a frame
+// too short for its header is ErrMalformed.
 //
 // ResetFor itself changes the packet in one case only: a single packet that is neither cut nor elided gets its checksum.
 func (s *Segments) ResetFor(buf []byte, lo, hi int, o Offload, l Limits) error {
 	s.count, s.index = 0, 0
-	if lo < 0 || lo >= hi || hi > len(buf) {
+	if lo < 0 || lo >= hi || hi > len(buf) || l.Frame && hi-lo < EthernetHeader {
 		return ErrMalformed
 	}
 	s.buf, s.next, s.end, s.gso, s.elided, s.headerLen, s.size = buf, lo, hi, GSONone, false, 0, hi-lo
@@ -111,8 +120,8 @@ func (s *Segments) ResetFor(buf []byte, lo, hi int, o Offload, l Limits) error {
 	switch o.GSO {
 	case GSONone:
 		if o.NeedsChecksum && l != (Limits{}) {
-			if start, offset, ok := Elided(packet); ok && start == int(o.ChecksumStart) && offset == int(o.ChecksumOffset) {
-				if gso, size := resegment(packet, start, offset, l.MaxPacket); size > 0 {
+			if link, start, offset, ok := l.elided(packet); ok && start == int(o.ChecksumStart) && offset == int(o.ChecksumOffset) {
+				if gso, size := resegment(packet, link, start, offset, l.MaxPacket); size > 0 {
 					o.GSO, o.SegmentSize = gso, uint16(size)
 					return s.resetSuper(packet, lo, o, l)
 				}
@@ -123,7 +132,7 @@ func (s *Segments) ResetFor(buf []byte, lo, hi int, o Offload, l Limits) error {
 			}
 		}
 		if o.NeedsChecksum {
-			if err := completeChecksum(packet, o); err != nil {
+			if err := completeChecksum(packet, o, l.Frame); err != nil {
 				return err
 			}
 		}
@@ -136,8 +145,18 @@ func (s *Segments) ResetFor(buf []byte, lo, hi int, o Offload, l Limits) error {
 	}
 }
 
-// resegment returns how a single packet, for which [Elided] holds, is cut to packets of at most limit bytes; size 0: not.
-func resegment(packet []byte, start, offset, limit int) (gso GSO, size int) {
+// elided is [Elided] or [ElidedFrame]; link is the length of the link header.
+func (l Limits) elided(packet []byte) (link, start, offset int, ok bool) {
+	if l.Frame {
+		return elidedFrame(packet)
+	}
+	start, offset, ok = Elided(packet)
+	return 0, start, offset, ok
+}
+
+// resegment returns how a single packet, for which [Elided] holds behind its link header, is cut to packets of at most
+// limit bytes; size 0: not.
+func resegment(packet []byte, link, start, offset, limit int) (gso GSO, size int) {
 	if limit <= 0 || len(packet) <= limit || offset != tcpChecksum ||
 		packet[start+tcpFlags]&^(flagFIN|flagPSH|flagACK|flagECE|flagCWR) != 0 {
 		return GSONone, 0
@@ -146,7 +165,7 @@ func resegment(packet []byte, start, offset, limit int) (gso GSO, size int) {
 	if size < minSegment {
 		return GSONone, 0
 	}
-	if packet[0]>>4 == 4 {
+	if packet[link]>>4 == 4 {
 		return GSOTCPv4, size
 	}
 	return GSOTCPv6, size
@@ -154,15 +173,27 @@ func resegment(packet []byte, start, offset, limit int) (gso GSO, size int) {
 
 // completeChecksum finishes a checksum that so far holds the sum of what is in front of ChecksumStart. Any transport
 // may ask for this, so the place is all there is to check.
-func completeChecksum(packet []byte, o Offload) error {
+func completeChecksum(packet []byte, o Offload, frame bool) error {
 	start, at := int(o.ChecksumStart), int(o.ChecksumStart)+int(o.ChecksumOffset)
-	minimum := ipv4Header
-	switch packet[0] >> 4 {
-	case 4:
-	case 6:
-		minimum = ipv6Header
-	default:
-		return ErrMalformed
+	link, isIP, version := 0, true, byte(0)
+	if frame {
+		if link, version, isIP = framePacket(packet); !isIP {
+			link = EthernetHeader
+		}
+	}
+	minimum := link
+	if isIP {
+		if link == len(packet) || frame && packet[link]>>4 != version {
+			return ErrMalformed
+		}
+		switch packet[link] >> 4 {
+		case 4:
+			minimum += ipv4Header
+		case 6:
+			minimum += ipv6Header
+		default:
+			return ErrMalformed
+		}
 	}
 	if start < minimum || at+2 > len(packet) {
 		return ErrOffload
@@ -175,7 +206,16 @@ func completeChecksum(packet []byte, o Offload) error {
 	return nil
 }
 
-func (s *Segments) resetSuper(packet []byte, lo int, o Offload, l Limits) error {
+func (s *Segments) resetSuper(whole []byte, lo int, o Offload, l Limits) error {
+	link := 0
+	if l.Frame {
+		at, version, ok := framePacket(whole)
+		if !ok || at == len(whole) || whole[at]>>4 != version {
+			return ErrMalformed
+		}
+		link = at
+	}
+	packet := whole[link:]
 	transport, proto, err := transportHeader(packet)
 	if err != nil {
 		return err
@@ -205,10 +245,11 @@ func (s *Segments) resetSuper(packet []byte, lo int, o Offload, l Limits) error 
 		return ErrMalformed
 	}
 	// A super-packet without NEEDS_CSUM is against the specification (VIRTIO 1.2, section 5.1.6.2).
-	if !o.NeedsChecksum || int(o.ChecksumStart) != transport || int(o.ChecksumOffset) != at || o.SegmentSize == 0 {
+	if !o.NeedsChecksum || int(o.ChecksumStart) != link+transport || int(o.ChecksumOffset) != at || o.SegmentSize == 0 {
 		return ErrOffload
 	}
 	size, payload := int(o.SegmentSize), len(packet)-headerLen
+	headerLen += link
 	if l.MaxPacket > 0 && o.GSO != GSOUDP && headerLen+size > l.MaxPacket && l.MaxPacket-headerLen >= minSegment {
 		size = l.MaxPacket - headerLen
 	}
@@ -217,16 +258,18 @@ func (s *Segments) resetSuper(packet []byte, lo int, o Offload, l Limits) error 
 		return ErrSegments
 	}
 
-	s.gso, s.headerLen, s.transport, s.size, s.next = o.GSO, headerLen, transport, size, lo+headerLen
 	s.elided = l.Elide && (s.ipv4 || transport == ipv6Header)
+	transport += link
+	s.gso, s.headerLen, s.link, s.transport, s.size, s.next = o.GSO, headerLen, link, transport, size, lo+headerLen
 	h := s.headers[:headerLen]
-	copy(h, packet)
+	copy(h, whole)
 	if s.ipv4 {
-		s.id = binary.BigEndian.Uint16(h[4:])
-		s.ipSum = uint64(^uint16(field(h, 10))) + minus(uint16(len(packet))) + minus(s.id)
+		ip := h[link:]
+		s.id = binary.BigEndian.Uint16(ip[4:])
+		s.ipSum = uint64(^uint16(field(ip, 10))) + minus(uint16(len(packet))) + minus(s.id)
 	}
 	t := h[transport:]
-	length := uint16(len(packet) - transport)
+	length := uint16(len(whole) - transport)
 	// The field holds the pseudo-header's sum, with the length of the whole super-packet in it.
 	pseudo := field(t, at) + minus(length)
 	if o.GSO == GSOUDP {
@@ -305,6 +348,10 @@ func (s *Segments) Next() (lo, hi int, ok bool) {
 	s.next = hi
 	packet := s.buf[lo:hi]
 	copy(packet, s.headers[:s.headerLen])
+	t := packet[s.transport:]
+	if s.link > 0 {
+		packet = packet[s.link:]
+	}
 	if s.ipv4 {
 		length, id := uint16(len(packet)), s.id+uint16(i)
 		binary.BigEndian.PutUint16(packet[2:], length)
@@ -313,7 +360,6 @@ func (s *Segments) Next() (lo, hi int, ok bool) {
 	} else {
 		binary.BigEndian.PutUint16(packet[4:], uint16(len(packet)-ipv6Header))
 	}
-	t := packet[s.transport:]
 	if s.gso == GSOUDP {
 		s.finishUDP(t)
 	} else {

@@ -50,20 +50,27 @@ func TestSegments(t *testing.T) {
 		{"largest", packet{payload: pattern(MaxPacket - 40), flags: 0x10}, 1448, 46},
 		{"most", packet{payload: pattern(MaxPacket - 40), flags: 0x10}, 8, 8187},
 	} {
-		t.Run(test.name, func(t *testing.T) {
-			b, o := test.p.super(test.segment)
-			buf, lo, hi := placed(b)
-			var s Segments
-			if err := s.Reset(buf, lo, hi, o); err != nil {
-				t.Fatal(err)
-			}
-			if s.Count() != test.count {
-				t.Errorf("%d segments, want %d", s.Count(), test.count)
-			}
-			if err := samePackets(cut(&s, buf), referenceSegments(b, o)); err != nil {
-				t.Error(err)
-			}
-		})
+		for _, link := range framings {
+			t.Run(test.name+" "+link.name, func(t *testing.T) {
+				b, o := link.super(test.p, test.segment)
+				buf, lo, hi := placed(b)
+				var s Segments
+				if err := s.ResetFor(buf, lo, hi, o, Limits{Frame: link.frame}); err != nil {
+					t.Fatal(err)
+				}
+				count := test.count
+				if payload := len(b) - int(o.HeaderLen); payload < len(test.p.payload) { // there was no room for all
+					count = (payload + test.segment - 1) / test.segment
+				}
+				if s.Count() != count {
+					t.Errorf("%d segments, want %d", s.Count(), count)
+				}
+				want, _ := link.reference(b, o, Limits{})
+				if err := samePackets(cut(&s, buf), want); err != nil {
+					t.Error(err)
+				}
+			})
+		}
 	}
 }
 
@@ -86,15 +93,17 @@ func TestSegmentsChecksum(t *testing.T) {
 		{udp: true, payload: pattern(99)},
 		{udp: true, v6: true, payload: nil},
 	} {
-		b, o := p.super(0)
-		o.GSO = GSONone
-		buf, lo, hi := placed(b)
-		var s Segments
-		if err := s.Reset(buf, lo, hi, o); err != nil {
-			t.Fatal(err)
-		}
-		if err := samePackets(cut(&s, buf), [][]byte{p.build()}); err != nil {
-			t.Error(err)
+		for _, link := range framings {
+			b, o := link.super(p, 0)
+			o.GSO = GSONone
+			buf, lo, hi := placed(b)
+			var s Segments
+			if err := s.ResetFor(buf, lo, hi, o, Limits{Frame: link.frame}); err != nil {
+				t.Fatal(err)
+			}
+			if err := samePackets(cut(&s, buf), [][]byte{link.wrap(p.build())}); err != nil {
+				t.Error(err)
+			}
 		}
 	}
 }
@@ -108,15 +117,17 @@ func TestSegmentsUDPZeroChecksum(t *testing.T) {
 		t.Fatalf("the test's packet has the checksum %x", sum)
 	}
 	for _, gso := range []GSO{GSONone, GSOUDP} {
-		b, o := p.super(1000)
-		o.GSO = gso
-		buf, lo, hi := placed(b)
-		var s Segments
-		if err := s.Reset(buf, lo, hi, o); err != nil {
-			t.Fatal(err)
-		}
-		if err := samePackets(cut(&s, buf), [][]byte{p.build()}); err != nil {
-			t.Error(err)
+		for _, link := range framings {
+			b, o := link.super(p, 1000)
+			o.GSO = gso
+			buf, lo, hi := placed(b)
+			var s Segments
+			if err := s.ResetFor(buf, lo, hi, o, Limits{Frame: link.frame}); err != nil {
+				t.Fatal(err)
+			}
+			if err := samePackets(cut(&s, buf), [][]byte{link.wrap(p.build())}); err != nil {
+				t.Error(err)
+			}
 		}
 	}
 }
@@ -124,19 +135,21 @@ func TestSegmentsUDPZeroChecksum(t *testing.T) {
 // A wrong checksum of a super-packet must stay wrong.
 func TestSegmentsKeepWrongChecksums(t *testing.T) {
 	for _, at := range []int{10, ipv4Header + tcpChecksum} {
-		p := packet{payload: pattern(3000), flags: 0x10}
-		b, o := p.super(1000)
-		b[at] ^= 0x40
-		buf, lo, hi := placed(b)
-		var s Segments
-		if err := s.Reset(buf, lo, hi, o); err != nil {
-			t.Fatal(err)
-		}
-		for i, got := range cut(&s, buf) {
-			right := bytes.Clone(got)
-			fixChecksums(right, ipv4Header, protoTCP)
-			if bytes.Equal(got[at:at+2], right[at:at+2]) {
-				t.Errorf("segment %d: the checksum at %d has become right", i, at)
+		for _, link := range framings {
+			n := link.length()
+			b, o := link.super(packet{payload: pattern(3000), flags: 0x10}, 1000)
+			b[n+at] ^= 0x40
+			buf, lo, hi := placed(b)
+			var s Segments
+			if err := s.ResetFor(buf, lo, hi, o, Limits{Frame: link.frame}); err != nil {
+				t.Fatal(err)
+			}
+			for i, got := range cut(&s, buf) {
+				right := bytes.Clone(got[n:])
+				fixChecksums(right, ipv4Header, protoTCP)
+				if bytes.Equal(got[n+at:][:2], right[at:at+2]) {
+					t.Errorf("%s, segment %d: the checksum at %d has become right", link.name, i, at)
+				}
 			}
 		}
 	}
@@ -185,44 +198,54 @@ func TestSegmentsRefuses(t *testing.T) {
 		{"offset behind", tcp4, func(_ []byte, o *Offload) { o.GSO, o.ChecksumOffset = GSONone, 0xffff }, ErrOffload},
 		{"checksum of no IP", tcp4, func(b []byte, o *Offload) { o.GSO, b[0] = GSONone, 0 }, ErrMalformed},
 	} {
-		t.Run(test.name, func(t *testing.T) {
-			b, o := test.p.super(1000)
-			if test.change != nil {
-				test.change(b, &o)
-			}
-			buf, lo, hi := placed(b)
-			var s Segments
-			if err := s.Reset(buf, lo, hi, o); !errors.Is(err, test.want) {
-				t.Errorf("error %v, want %v", err, test.want)
-			}
-			if _, _, ok := s.Next(); ok {
-				t.Error("segments after an error")
-			}
-			if !bytes.Equal(buf[lo:hi], b) {
-				t.Error("the refused packet was changed")
-			}
-		})
+		for _, link := range framings {
+			t.Run(test.name+" "+link.name, func(t *testing.T) {
+				b, o := test.p.super(1000)
+				b = link.wrap(b)
+				if test.change != nil {
+					test.change(b[link.length():], &o)
+				}
+				o = link.offload(o)
+				buf, lo, hi := placed(b)
+				var s Segments
+				if err := s.ResetFor(buf, lo, hi, o, Limits{Frame: link.frame}); !errors.Is(err, test.want) {
+					t.Errorf("error %v, want %v", err, test.want)
+				}
+				if _, _, ok := s.Next(); ok {
+					t.Error("segments after an error")
+				}
+				if !bytes.Equal(buf[lo:hi], b) {
+					t.Error("the refused packet was changed")
+				}
+			})
+		}
 	}
 	t.Run("too many", func(t *testing.T) {
-		b, o := packet{payload: pattern(MaxPacket - 40), flags: 0x10}.super(7)
-		buf, lo, hi := placed(b)
-		if err := new(Segments).Reset(buf, lo, hi, o); err != ErrSegments {
-			t.Errorf("error %v, want ErrSegments", err)
+		for _, link := range framings {
+			b, o := link.super(packet{payload: pattern(MaxPacket - 40), flags: 0x10}, 7)
+			buf, lo, hi := placed(b)
+			if err := new(Segments).ResetFor(buf, lo, hi, o, Limits{Frame: link.frame}); err != ErrSegments {
+				t.Errorf("error %v, want ErrSegments", err)
+			}
 		}
 	})
 	t.Run("short", func(t *testing.T) {
 		for _, p := range []packet{tcp4, tcp6, udp4} {
-			b, o := p.super(1000)
-			for n := range 100 {
-				buf, lo, _ := placed(b)
-				if p.v6 && n >= ipv6Header {
-					binary.BigEndian.PutUint16(buf[lo+4:], uint16(n-ipv6Header))
-				} else {
-					binary.BigEndian.PutUint16(buf[lo+2:], uint16(n))
-				}
-				var s Segments
-				if err := s.Reset(buf, lo, lo+n, o); err == nil && n < int(o.HeaderLen) {
-					t.Errorf("%d bytes accepted", n)
+			for _, link := range framings {
+				b, o := link.super(p, 1000)
+				for n := range 100 {
+					buf, lo, _ := placed(b)
+					ip := buf[lo+link.length():]
+					if p.v6 && n >= ipv6Header {
+						binary.BigEndian.PutUint16(ip[4:], uint16(n-ipv6Header))
+					} else {
+						binary.BigEndian.PutUint16(ip[2:], uint16(n))
+					}
+					var s Segments
+					n := n + link.length()
+					if err := s.ResetFor(buf, lo, lo+n, o, Limits{Frame: link.frame}); err == nil && n < int(o.HeaderLen) {
+						t.Errorf("%d bytes accepted", n)
+					}
 				}
 			}
 		}
@@ -238,18 +261,20 @@ func TestSegmentsRefuses(t *testing.T) {
 }
 
 func TestSegmentsAllocate(t *testing.T) {
-	b, o := packet{payload: pattern(60000), flags: 0x10}.super(1400)
-	buf, lo, hi := placed(b)
-	s := new(Segments)
-	if n := testing.AllocsPerRun(100, func() {
-		copy(buf[lo:], b)
-		if s.Reset(buf, lo, hi, o) != nil {
-			panic("refused")
+	for _, link := range framings {
+		b, o := link.super(packet{payload: pattern(60000), flags: 0x10}, 1400)
+		buf, lo, hi := placed(b)
+		s := new(Segments)
+		if n := testing.AllocsPerRun(100, func() {
+			copy(buf[lo:], b)
+			if s.ResetFor(buf, lo, hi, o, Limits{Frame: link.frame}) != nil {
+				panic("refused")
+			}
+			for _, _, ok := s.Next(); ok; _, _, ok = s.Next() {
+			}
+		}); n != 0 {
+			t.Errorf("%s: %v allocations", link.name, n)
 		}
-		for _, _, ok := s.Next(); ok; _, _, ok = s.Next() {
-		}
-	}); n != 0 {
-		t.Errorf("%v allocations", n)
 	}
 }
 
@@ -322,26 +347,31 @@ func FuzzSegments(f *testing.F) {
 
 func BenchmarkSegments(b *testing.B) {
 	r := rand.New(rand.NewPCG(1, 1))
-	for _, v6 := range []bool{false, true} {
-		name := map[bool]string{false: "TCPv4", true: "TCPv6"}[v6]
-		b.Run(name, func(b *testing.B) {
-			payload := make([]byte, 1388*46)
-			for i := range payload {
-				payload[i] = byte(r.Uint32())
+	for _, link := range []framing{framings[0], framings[1], framings[4]} {
+		for _, v6 := range []bool{false, true} {
+			name := map[bool]string{false: "TCPv4", true: "TCPv6"}[v6]
+			if link.frame {
+				name += "/" + link.name
 			}
-			super, o := packet{v6: v6, payload: payload, flags: 0x10, options: make([]byte, 12)}.super(1388)
-			buf, lo, hi := placed(super)
-			s := new(Segments)
-			b.SetBytes(int64(len(super)))
-			for b.Loop() {
-				copy(buf[lo:], super[:128])
-				if err := s.Reset(buf, lo, hi, o); err != nil {
-					b.Fatal(err)
+			b.Run(name, func(b *testing.B) {
+				payload := make([]byte, 1388*46)
+				for i := range payload {
+					payload[i] = byte(r.Uint32())
 				}
-				for _, _, ok := s.Next(); ok; _, _, ok = s.Next() {
+				super, o := link.super(packet{v6: v6, payload: payload, flags: 0x10, options: make([]byte, 12)}, 1388)
+				buf, lo, hi := placed(super)
+				s := new(Segments)
+				b.SetBytes(int64(len(super)))
+				for b.Loop() {
+					copy(buf[lo:], super[:128])
+					if err := s.ResetFor(buf, lo, hi, o, Limits{Frame: link.frame}); err != nil {
+						b.Fatal(err)
+					}
+					for _, _, ok := s.Next(); ok; _, _, ok = s.Next() {
+					}
 				}
-			}
-			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/(float64(len(super))/1024), "ns/KiB")
-		})
+				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/(float64(len(super))/1024), "ns/KiB")
+			})
+		}
 	}
 }

@@ -61,4 +61,5 @@ func (m Push) check() error {
 }
 
 func (Goodbye) check() error { return nil }
+func (m Moved) check() error { return checkThat(m.Hops <= MaxHops) }
 func (Unknown) check() error { return ErrType }

@@ -108,6 +108,13 @@ func (f fields) message(t Type) (m Message, ok bool) {
 			return nil, false
 		}
 		h.MTU, h.Layer = int(mtu), uint8(layer)
+		if _, has := f[4]; has {
+			flags, ok := f.unsigned(4)
+			if !ok {
+				return nil, false
+			}
+			h.Relays = flags&helloRelays != 0
+		}
 		return h, true
 	case TypeAck:
 		number, a := f.unsigned(1)
@@ -136,6 +143,9 @@ func (f fields) message(t Type) (m Message, ok bool) {
 	case TypeGoodbye:
 		reason, a := f.unsigned(1)
 		return Goodbye{reason}, a
+	case TypeMoved:
+		hops, a := f.unsigned(1)
+		return Moved{hops}, a
 	}
 	return Unknown{t}, true
 }

@@ -11,6 +11,7 @@
 //	6     probed   0       {1: id}
 //	7     push     from 1  {1: subject, text of 1 to 32 bytes; 2: document, at most 15 KiB}
 //	8     goodbye  0       {1: reason}
+//	9     moved    0       {1: hops left, 0 to 16}
 //
 // What comes from a peer is not trusted because it was authenticated: lengths are definite; there are no tags, floats
 // or other simple values than false, true and null; no body has a key twice or a key that is not an integer; arrays and

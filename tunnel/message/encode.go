@@ -20,7 +20,11 @@ var encoding = func() cbor.EncMode {
 func body(m Message) map[int64]any {
 	switch m := m.(type) {
 	case Hello:
-		return map[int64]any{1: m.Agent, 2: m.MTU, 3: m.Layer}
+		h := map[int64]any{1: m.Agent, 2: m.MTU, 3: m.Layer}
+		if m.Relays { // left out otherwise, as by ends that know nothing of it
+			h[4] = uint64(helloRelays)
+		}
+		return h
 	case Ack:
 		return map[int64]any{1: m.Number}
 	case Echo:
@@ -39,6 +43,8 @@ func body(m Message) map[int64]any {
 		return map[int64]any{1: m.Subject, 2: document}
 	case Goodbye:
 		return map[int64]any{1: m.Reason}
+	case Moved:
+		return map[int64]any{1: m.Hops}
 	}
 	return nil
 }

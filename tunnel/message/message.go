@@ -12,6 +12,7 @@ const (
 	TypeProbed  Type = 6
 	TypePush    Type = 7
 	TypeGoodbye Type = 8
+	TypeMoved   Type = 9
 )
 
 // Sizes in bytes.
@@ -23,6 +24,7 @@ const (
 	MaxSubject  = 32
 	MaxDocument = 15 << 10
 	MaxMTU      = 65535
+	MaxHops     = 16
 	maxElements = 16 // of an array or map
 	maxNesting  = 4
 )
@@ -50,11 +52,16 @@ type Message interface {
 	check() error
 }
 
-// Hello is the first message of each session, from both ends.
+// helloRelays is bit 0 of a hello's flags.
+const helloRelays = 1
+
+// Hello is the first message of each session, from both ends, and sent again where what it says changes.
 type Hello struct {
 	Agent string // name and version of the program, printable, at most MaxAgent bytes, may be empty
 	MTU   int    // of the overlay device, bytes, 0 to MaxMTU
 	Layer uint8  // LayerIP or LayerEthernet
+	// Relays: frames that come from the receiver are sent on to other peers, as it is a spoke here.
+	Relays bool
 }
 
 // Ack acknowledges the numbered message Number of the session it is sent under.
@@ -89,6 +96,11 @@ type Push struct {
 // Goodbye says that no answer will come any more.
 type Goodbye struct{ Reason uint64 }
 
+// Moved says that stations may be behind other ends from now on: what is known of their places is to be forgotten.
+type Moved struct {
+	Hops uint64 // how often it may be sent on, at most MaxHops
+}
+
 // Unknown is a message of a type that is not known here. It cannot be encoded.
 type Unknown struct{ Code Type }
 
@@ -100,4 +112,5 @@ func (Probe) Type() Type     { return TypeProbe }
 func (Probed) Type() Type    { return TypeProbed }
 func (Push) Type() Type      { return TypePush }
 func (Goodbye) Type() Type   { return TypeGoodbye }
+func (Moved) Type() Type     { return TypeMoved }
 func (m Unknown) Type() Type { return m.Code }

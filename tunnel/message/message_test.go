@@ -28,6 +28,7 @@ var examples = []struct {
 }{
 	{1, Hello{Agent: "culvert/1", MTU: 1420, Layer: LayerIP}, "83 01 01 a3 01 69 63756c766572742f31 02 19058c 03 03"},
 	{300, Hello{Layer: LayerEthernet}, "83 01 19012c a3 01 60 02 00 03 02"},
+	{1, Hello{Layer: LayerEthernet, Relays: true}, "83 01 01 a4 01 60 02 00 03 02 04 01"},
 	{0, Ack{Number: 24}, "83 02 00 a1 01 1818"},
 	{0, Echo{ID: 7, Sent: 70000}, "83 03 00 a2 01 07 02 1a00011170"},
 	{0, Reply{ID: 7, Received: 69999}, "83 04 00 a2 01 07 02 1a0001116f"},
@@ -36,6 +37,7 @@ var examples = []struct {
 	{2, Push{Subject: "routes", Document: []byte{0xde, 0xad}}, "83 07 02 a2 01 66 726f75746573 02 42 dead"},
 	{math.MaxUint64, Push{Subject: "é", Document: []byte{}}, "83 07 1bffffffffffffffff a2 01 62 c3a9 02 40"},
 	{0, Goodbye{Reason: ReasonStopping}, "83 08 00 a1 01 01"},
+	{0, Moved{Hops: MaxHops}, "83 09 00 a1 01 10"},
 }
 
 func TestExamples(t *testing.T) {
@@ -57,7 +59,7 @@ func TestEveryTypeHasAnExample(t *testing.T) {
 	for _, tt := range examples {
 		seen[tt.message.Type()] = true
 	}
-	for c := TypeHello; c <= TypeGoodbye; c++ {
+	for c := TypeHello; c <= TypeMoved; c++ {
 		if !seen[c] {
 			t.Errorf("type %d has none", c)
 		}
@@ -113,9 +115,9 @@ func TestDecode(t *testing.T) {
 		{"unknown keys", "83 02 00 a6 01 01 09 a1 61 61 f5 20 f6 0a 61 61 0b 41 00 1903e8 f4", nil},
 		{"longer forms than needed", "83 1802 190000 a1 1a00000001 1b0000000000000001", nil},
 		{"keys in any order", "83 03 00 a2 02 01 01 02", nil},
-		{"unknown type", "83 09 00 a0", nil},
+		{"unknown type", "83 0a 00 a0", nil},
 		{"unknown numbered type", "83 1bffffffffffffffff 05 a1 01 81 01", nil},
-		{"unknown type with a float", "83 09 00 a1 01 f93c00", ErrMalformed},
+		{"unknown type with a float", "83 0a 00 a1 01 f93c00", ErrMalformed},
 		{"trailing byte", "83 02 00 a1 01 01 00", ErrTrailing},
 		{"probe and zeros", "83 05 00 a1 01 01 0000000000", nil},
 		{"probe and others", "83 05 00 a1 01 01 0000000001", ErrTrailing},
@@ -144,6 +146,12 @@ func TestDecode(t *testing.T) {
 		{"MTU negative", "83 01 01 a3 01 60 02 20 03 03", ErrField},
 		{"layer 1", "83 01 01 a3 01 60 02 00 03 01", ErrField},
 		{"layer 259", "83 01 01 a3 01 60 02 00 03 190103", ErrField},
+		{"flags not known", "83 01 01 a4 01 60 02 00 03 02 04 1903e8", nil},
+		{"flags negative", "83 01 01 a4 01 60 02 00 03 02 04 20", ErrField},
+		{"flags text", "83 01 01 a4 01 60 02 00 03 02 04 61 61", ErrField},
+		{"16 hops", "83 09 00 a1 01 10", nil},
+		{"17 hops", "83 09 00 a1 01 11", ErrField},
+		{"hops missing", "83 09 00 a0", ErrField},
 		{"subject empty", "83 07 01 a2 01 60 02 40", ErrField},
 		{"subject of 32", "83 07 01 a2 01 " + text(32) + " 02 40", nil},
 		{"subject of 33", "83 07 01 a2 01 " + text(33) + " 02 40", ErrField},
@@ -152,8 +160,8 @@ func TestDecode(t *testing.T) {
 		{"document text", "83 07 01 a2 01 61 61 02 61 61", ErrField},
 		{"document of 15 KiB", "83 07 01 a2 01 61 61 02 593c00" + strings.Repeat("00", MaxDocument), nil},
 		{"document of 15 KiB and 1", "83 07 01 a2 01 61 61 02 593c01" + strings.Repeat("00", MaxDocument+1), ErrField},
-		{"message of 16 KiB", "83 09 00 a1 01 593ff8" + strings.Repeat("00", MaxSize-8), nil},
-		{"message of 16 KiB and 1", "83 09 00 a1 01 593ff9" + strings.Repeat("00", MaxSize-7), ErrTooLarge},
+		{"message of 16 KiB", "83 0a 00 a1 01 593ff8" + strings.Repeat("00", MaxSize-8), nil},
+		{"message of 16 KiB and 1", "83 0a 00 a1 01 593ff9" + strings.Repeat("00", MaxSize-7), ErrTooLarge},
 		{"16 KiB and zeros behind", "83 02 00 a1 01 01" + strings.Repeat("00", MaxSize), ErrTooLarge},
 		{"largest probe", "83 05 00 a1 01 01" + strings.Repeat("00", MaxProbe-6), nil},
 		{"larger than any probe", "83 05 00 a1 01 01" + strings.Repeat("00", MaxProbe-5), ErrTooLarge},
@@ -184,7 +192,7 @@ func TestEncodeRefuses(t *testing.T) {
 		want    error
 	}{
 		{0, nil, ErrType},
-		{1, Unknown{9}, ErrType},
+		{1, Unknown{10}, ErrType},
 		{0, Hello{Layer: LayerIP}, ErrNumber},
 		{0, Push{Subject: "a"}, ErrNumber},
 		{1, Ack{1}, ErrNumber},

@@ -87,7 +87,7 @@ type Search struct {
 	raiseNext time.Duration // the interval to wait after the next lossy search
 
 	id        uint64
-	ring      [remembered]probe // of the current path, by id
+	ring      []probe // of the current path, by id; remembered of them, or none before Begin
 	wave      uint64
 	waveStart time.Duration
 	waiting   bool // for the wave's answers
@@ -190,7 +190,10 @@ func (s *Search) restart(failed int, now time.Duration) {
 	s.searching, s.settled, s.raising, s.suspended, s.lossy = true, false, false, false, false
 	s.suspects, s.pending = s.suspects[:0], s.pending[:0]
 	s.lost, s.unheard, s.waiting = 0, 0, false
-	s.ring = [remembered]probe{}
+	if s.ring == nil { // most peers of a large tunnel are never spoken to
+		s.ring = make([]probe, remembered)
+	}
+	clear(s.ring)
 	s.raiseNext, s.nextAt = raiseLossy, now
 	s.settleIfDone(now)
 }
@@ -385,8 +388,8 @@ func (s *Search) fail(size int) {
 
 // Acked says that the peer received the probe id. What is not known, or belongs to a path left behind, is ignored.
 func (s *Search) Acked(id uint64, now time.Duration) {
-	p := &s.ring[id%remembered]
-	if id == 0 || p.id != id || p.done {
+	p := s.find(id)
+	if p == nil || p.done {
 		return
 	}
 	p.done = true
@@ -412,9 +415,20 @@ func (s *Search) Acked(id uint64, now time.Duration) {
 // ProbeRefused says that the kernel refused the probe id, which [Search.Next] gave out, as longer than the path takes
 // (EMSGSIZE). It is [Search.TooBig] with the probe's size, if the probe is of the path there is.
 func (s *Search) ProbeRefused(id uint64, now time.Duration) {
-	if p := s.ring[id%remembered]; id != 0 && p.id == id && !p.done {
+	if p := s.find(id); p != nil && !p.done {
 		s.TooBig(p.size, now)
 	}
+}
+
+// find returns the probe id, nil where it is not known.
+func (s *Search) find(id uint64) *probe {
+	if id == 0 || s.ring == nil {
+		return nil
+	}
+	if p := &s.ring[id%remembered]; p.id == id {
+		return p
+	}
+	return nil
 }
 
 // refuse fails a size that is not in use, without waiting for probes of it. The wave goes on with what is to be asked
@@ -441,7 +455,7 @@ func (s *Search) refuse(size int, now time.Duration) {
 
 // inFlight reports whether the current wave has asked for size and waits for the answer.
 func (s *Search) inFlight(size int) bool {
-	return slices.ContainsFunc(s.ring[:], func(p probe) bool {
+	return slices.ContainsFunc(s.ring, func(p probe) bool {
 		return p.id != 0 && p.wave == s.wave && !p.done && p.size == size
 	})
 }

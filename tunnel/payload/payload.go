@@ -19,11 +19,12 @@ const (
 	EthernetElided Kind = 4 // an Ethernet frame with such a packet, see device.ElidedFrame
 	Fragment       Kind = 5 // a part of a plaintext, see tunnel/fragment
 	Control        Kind = 6 // a control message
+	Path           Kind = 7 // a probe of another path, or its answer: where it comes from does not become the sender's address
 )
 
 var names = [...]string{
 	IP: "IP packet", IPElided: "IP packet, checksum elided", Ethernet: "Ethernet frame",
-	EthernetElided: "Ethernet frame, checksum elided", Fragment: "fragment", Control: "control message",
+	EthernetElided: "Ethernet frame, checksum elided", Fragment: "fragment", Control: "control message", Path: "probe of another path",
 }
 
 // String is for people.
@@ -34,7 +35,7 @@ func (k Kind) String() string {
 	return names[k]
 }
 
-func (k Kind) known() bool { return k >= IP && k <= Control }
+func (k Kind) known() bool { return k >= IP && k <= Path }
 
 const (
 	// TrailerSize is the length of the trailer in bytes.

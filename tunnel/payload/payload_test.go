@@ -8,7 +8,7 @@ import (
 func TestKinds(t *testing.T) {
 	for kind := range Kind(16) {
 		_, _, ok := Split([]byte{1, Trailer(kind, 0)})
-		if want := kind >= 1 && kind <= 6; ok != want {
+		if want := kind >= 1 && kind <= 7; ok != want {
 			t.Errorf("%v: accepted %v", kind, ok)
 		}
 	}
@@ -16,7 +16,7 @@ func TestKinds(t *testing.T) {
 	for kind := range Kind(20) {
 		seen[kind.String()] = true
 	}
-	if len(seen) != 20 || seen[""] || !seen["fragment"] || !seen["unknown kind 7"] {
+	if len(seen) != 20 || seen[""] || !seen["fragment"] || !seen["unknown kind 8"] {
 		t.Errorf("names: %v", seen)
 	}
 }
@@ -34,10 +34,11 @@ func TestSplit(t *testing.T) {
 		{"x\x12", 0, ""},    // padding reaches in front of the plaintext
 		{"x\x1f", 0, ""},    //
 		{"x\x00", 0, ""},    // no such kind
-		{"x\x70", 0, ""},    //
+		{"x\x80", 0, ""},    //
 		{"x\xf0", 0, ""},    //
 		{"x\x10", IP, "x"},  //
 		{"xy\x61", Control, "x"},
+		{"xy\x71", Path, "x"},
 		{"xyz\x00\x00\x52", Fragment, "xyz"},
 		{"abcdefghijklmnop\x4f", EthernetElided, "a"},
 		{"abcdefghijklmno\x4f", 0, ""},

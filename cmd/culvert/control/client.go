@@ -50,21 +50,25 @@ func Down(dir, name string) error {
 	return err
 }
 
+// Confirm keeps the change that the instance has on trial.
+func Confirm(dir, name string) error {
+	_, err := call(dir, name, OpConfirm, 60*time.Second)
+	return err
+}
+
 // call sends one request and reads the answer. Failures of the daemon are of type *Error.
 func call(dir, name, op string, limit time.Duration) (response, error) {
-	if !ValidName(name) {
-		return response{}, fmt.Errorf("%q cannot be the name of an instance", name)
-	}
-	c, err := net.DialTimeout("unix", SocketPath(dir, name), 5*time.Second)
+	return exchange(dir, name, request{Version: Version, Op: op}, limit)
+}
+
+func exchange(dir, name string, r request, limit time.Duration) (response, error) {
+	c, err := dial(dir, name)
 	if err != nil {
-		if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
-			return response{}, ErrNotRunning
-		}
 		return response{}, err
 	}
 	defer c.Close()
 	c.SetDeadline(time.Now().Add(limit))
-	out, err := json.Marshal(request{Version: Version, Op: op})
+	out, err := json.Marshal(r)
 	if err != nil {
 		return response{}, err
 	}
@@ -82,7 +86,7 @@ func call(dir, name, op string, limit time.Duration) (response, error) {
 	if err := json.Unmarshal(line, &resp); err != nil {
 		return response{}, fmt.Errorf("cannot understand the daemon's answer: %w", err)
 	}
-	if op == OpDown {
+	if r.Op == OpDown {
 		// End of file is the end of the process.
 		if _, err := io.Copy(io.Discard, c); errors.Is(err, os.ErrDeadlineExceeded) {
 			return resp, fmt.Errorf("the daemon did not end within %v", limit)
@@ -97,7 +101,23 @@ func call(dir, name, op string, limit time.Duration) (response, error) {
 	return resp, nil
 }
 
-// Names lists the instances with a socket in dir, sorted. Some may be stale.
+// dial connects to the instance. Errors: ErrNotRunning.
+func dial(dir, name string) (*net.UnixConn, error) {
+	if !ValidName(name) {
+		return nil, fmt.Errorf("%q cannot be the name of an instance", name)
+	}
+	c, err := net.DialTimeout("unix", SocketPath(dir, name), 5*time.Second)
+	if err != nil {
+		if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
+			return nil, ErrNotRunning
+		}
+		return nil, err
+	}
+	return c.(*net.UnixConn), nil
+}
+
+// Names lists the instances with a socket and a lock in dir, sorted. Some may be stale. A socket without a lock is something else's, as one at
+// which a device is handed over: to call there could take it away.
 func Names(dir string) ([]string, error) {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, os.ErrNotExist) {
@@ -109,7 +129,9 @@ func Names(dir string) ([]string, error) {
 	var names []string
 	for _, e := range entries {
 		if name, ok := strings.CutSuffix(e.Name(), ".sock"); ok && e.Type()&os.ModeSocket != 0 && ValidName(name) {
-			names = append(names, name)
+			if _, err := os.Lstat(lockPath(dir, name)); err == nil {
+				names = append(names, name)
+			}
 		}
 	}
 	slices.Sort(names)

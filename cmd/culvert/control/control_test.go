@@ -56,6 +56,12 @@ func TestStatus(t *testing.T) {
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v\nwant %+v", got, want)
 	}
+	// Where a device is handed over is no instance, also if it is in the same directory.
+	handover, err := net.Listen("unix", filepath.Join(dir, "vm1.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer handover.Close()
 	if names, err := Names(dir); err != nil || len(names) != 1 || names[0] != "wg0" {
 		t.Errorf("Names = %v, %v", names, err)
 	}

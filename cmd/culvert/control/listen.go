@@ -27,12 +27,21 @@ type Service interface {
 	Down(ctx context.Context) error
 }
 
+// Confirmer is a [Service] that has a change on trial.
+type Confirmer interface {
+	// Confirm keeps the change.
+	Confirm() error
+}
+
 // Listener is an instance's lock and control socket.
 type Listener struct {
 	dir, name string
 	lock      *os.File
 	sock      *net.UnixListener
 	slots     chan struct{}
+	captures  chan struct{}
+	open      context.Context // until Close
+	ending    context.CancelFunc
 	clients   sync.WaitGroup
 	mu        sync.Mutex
 	held      []*net.UnixConn // of "down", left open to the end of the process
@@ -69,7 +78,11 @@ func Listen(dir, name string) (*Listener, error) {
 	}
 	sock := l.(*net.UnixListener)
 	sock.SetUnlinkOnClose(false) // Close does it, in order, while the lock is held
-	return &Listener{dir: dir, name: name, lock: lock, sock: sock, slots: make(chan struct{}, maxClients)}, nil
+	open, ending := context.WithCancel(context.Background())
+	return &Listener{
+		dir: dir, name: name, lock: lock, sock: sock,
+		slots: make(chan struct{}, maxClients), captures: make(chan struct{}, maxCaptures), open: open, ending: ending,
+	}, nil
 }
 
 // privateSocket sets a socket's mode before it is bound: Linux gives the file the mode of the socket's own inode
@@ -195,9 +208,12 @@ func (l *Listener) serveOne(c *net.UnixConn, s Service) {
 		resp.Error, resp.Code = "the request is not valid JSON", 1
 	} else if req.Version != Version {
 		resp.Error, resp.Code = fmt.Sprintf("the running daemon speaks version %d of the control protocol, this command version %d: restart the daemon", Version, req.Version), 1
+	} else if req.Op == OpCapture {
+		l.serveCapture(c, req.Capture, s)
+		return
 	} else {
 		down = req.Op == OpDown
-		l.answer(req.Op, s, &resp)
+		l.answer(&req, s, &resp)
 	}
 	out, err := json.Marshal(resp)
 	if err != nil {
@@ -208,9 +224,9 @@ func (l *Listener) serveOne(c *net.UnixConn, s Service) {
 	// After "down" the connection is left to the end of the process: see the package comment.
 }
 
-func (l *Listener) answer(op string, s Service, resp *response) {
+func (l *Listener) answer(req *request, s Service, resp *response) {
 	var err error
-	switch op {
+	switch req.Op {
 	case OpStatus:
 		in := s.Status()
 		resp.Instance = &in
@@ -218,8 +234,18 @@ func (l *Listener) answer(op string, s Service, resp *response) {
 		resp.Remarks, err = s.Reload(context.Background())
 	case OpDown:
 		err = s.Down(context.Background())
+	case OpClients:
+		resp.Clients, err = keepClients(s, req.Clients)
+	case OpSignIn:
+		resp.SignIn, err = signIn(s, req.SignIn)
+	case OpConfirm:
+		if c, ok := s.(Confirmer); ok {
+			err = c.Confirm()
+		} else {
+			err = errors.New("no change waits to be confirmed")
+		}
 	default:
-		err = fmt.Errorf("the running daemon does not know the operation %.32q", op)
+		err = fmt.Errorf("the running daemon does not know the operation %.32q", req.Op)
 	}
 	if err != nil {
 		resp.Error, resp.Code = err.Error(), 1
@@ -250,10 +276,11 @@ func allowed(c *net.UnixConn) error {
 	return nil
 }
 
-// Close stops listening, removes socket and lock file and frees the name. Clients being served are not cut off: see
-// Wait.
+// Close stops listening, removes socket and lock file and frees the name. Captures end. Clients being served are not cut
+// off: see Wait.
 func (l *Listener) Close() error {
 	l.closeOnce.Do(func() {
+		l.ending()
 		l.closeErr = errors.Join(
 			ignoreMissing(os.Remove(SocketPath(l.dir, l.name))),
 			l.sock.Close(),
@@ -283,6 +310,17 @@ func ignoreMissing(err error) error {
 
 // SocketPath is the control socket of the instance called name.
 func SocketPath(dir, name string) string { return filepath.Join(dir, name+".sock") }
+
+// Left reports whether anything lies in dir of a process that had the instance called name, or has it. One that was killed at its start
+// may have left the lock alone.
+func Left(dir, name string) bool {
+	for _, path := range []string{SocketPath(dir, name), lockPath(dir, name)} {
+		if _, err := os.Lstat(path); err == nil {
+			return true
+		}
+	}
+	return false
+}
 
 func lockPath(dir, name string) string { return filepath.Join(dir, name+".lock") }
 

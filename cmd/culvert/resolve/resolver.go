@@ -30,13 +30,14 @@ type Resolver struct {
 	opt    Options
 	ctx    context.Context
 	cancel context.CancelFunc
-	slots  chan struct{}
 	wg     sync.WaitGroup // the loop and the lookups
 	using  sync.Mutex     // held around calls of Use, so that Set can wait for the end of one; taken before mu
 
 	mu    sync.Mutex
 	peers map[crypto.PublicKey]*entry
 	todo  []use         // for the loop, in order
+	asked []lookup      // names to be looked up, in order
+	busy  int           // goroutines that look names up, at most maxLookups
 	kick  chan struct{} // there is something in todo, or an earlier deadline
 }
 
@@ -44,6 +45,12 @@ type Resolver struct {
 type entry struct {
 	*peer
 	complained bool
+}
+
+type lookup struct {
+	key   crypto.PublicKey
+	entry *entry
+	host  string
 }
 
 type use struct {
@@ -60,7 +67,6 @@ func New(opt Options) *Resolver {
 	ctx, cancel := context.WithCancel(context.Background())
 	r := &Resolver{
 		opt: opt, ctx: ctx, cancel: cancel,
-		slots: make(chan struct{}, maxLookups),
 		peers: make(map[crypto.PublicKey]*entry),
 		kick:  make(chan struct{}, 1),
 	}
@@ -118,7 +124,11 @@ func (r *Resolver) do(key crypto.PublicKey, e *entry, a action) {
 	}
 	switch {
 	case a.lookup != "":
-		r.wg.Go(func() { r.lookup(key, e, a.lookup) })
+		r.asked = append(r.asked, lookup{key, e, a.lookup})
+		if r.busy < maxLookups {
+			r.busy++
+			r.wg.Go(r.lookups)
+		}
 	case a.use.IsValid():
 		r.todo = append(r.todo, use{key, e, a.use})
 	}
@@ -128,13 +138,28 @@ func (r *Resolver) do(key crypto.PublicKey, e *entry, a action) {
 	}
 }
 
-func (r *Resolver) lookup(key crypto.PublicKey, e *entry, host string) {
-	select {
-	case r.slots <- struct{}{}:
-		defer func() { <-r.slots }()
-	case <-r.ctx.Done():
-		return
+// lookups looks names up until none is left. There are few of it however many peers there are.
+func (r *Resolver) lookups() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for len(r.asked) > 0 && r.ctx.Err() == nil {
+		next := r.asked[0]
+		r.asked[0] = lookup{}
+		r.asked = r.asked[1:]
+		if r.peers[next.key] != next.entry {
+			continue // removed or changed meanwhile
+		}
+		r.mu.Unlock()
+		r.lookup(next.key, next.entry, next.host)
+		r.mu.Lock()
 	}
+	r.busy--
+	if len(r.asked) == 0 {
+		r.asked = nil
+	}
+}
+
+func (r *Resolver) lookup(key crypto.PublicKey, e *entry, host string) {
 	ctx, cancel := context.WithTimeout(r.ctx, lookupTime)
 	defer cancel()
 	addrs, err := r.opt.Lookup(ctx, host)

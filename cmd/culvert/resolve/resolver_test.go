@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -223,6 +225,44 @@ func TestLookupOfRemovedPeerIsForgotten(t *testing.T) {
 		r.Set(nil)
 		close(release)
 		synctest.Wait()
+	})
+}
+
+// Many peers take no goroutine each, and all are looked up.
+func TestManyPeers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const count = 1000
+		before := runtime.NumGoroutine()
+		release := make(chan struct{})
+		var running, most atomic.Int32
+		used := 0
+		r := New(Options{
+			Lookup: func(ctx context.Context, name string) ([]netip.Addr, error) {
+				most.Store(max(most.Load(), running.Add(1)))
+				defer running.Add(-1)
+				<-release
+				return addrs("192.0.2.1"), nil
+			},
+			Use: func(crypto.PublicKey, netip.AddrPort) { used++ },
+		})
+		peers := map[crypto.PublicKey][]Target{}
+		for i := range count {
+			peers[crypto.PublicKey{byte(i), byte(i >> 8)}] = []Target{{"a.example", 1}}
+		}
+		r.Set(peers)
+		synctest.Wait()
+		if n := runtime.NumGoroutine() - before; n > maxLookups+1 {
+			t.Errorf("%d goroutines for %d peers", n, count)
+		}
+		close(release)
+		synctest.Wait()
+		if used != count || most.Load() != maxLookups {
+			t.Errorf("%d of %d used, %d lookups at once", used, count, most.Load())
+		}
+		if n := runtime.NumGoroutine() - before; n > 1 {
+			t.Errorf("%d goroutines are left", n)
+		}
+		r.Close()
 	})
 }
 

@@ -14,29 +14,71 @@ import (
 // ErrGone is what Read and Write return after Remove.
 var ErrGone = errors.New("devicetest: the device has been removed")
 
-// Device is a [device.Device] whose kernel side is the test: Push sends a packet into it, Next and TryNext take what was
+// Device is a [device.Device] whose kernel side is the test: Push sends a packet (a frame, on an Ethernet device) into it, Next and TryNext take what was
 // written to it.
 type Device struct {
+	layer  device.Layer
 	queues []*Queue
 	events chan device.Event
 
-	mu     sync.Mutex
-	name   string
-	mtu    int
-	up     bool
-	closed bool
+	mu      sync.Mutex
+	carrier bool
+	address [6]byte
+	name    string
+	mtu     int
+	up      bool
+	closed  bool
 }
 
-// New returns a device that is up, whose queues take all offloads. EventUp is waiting in Events.
-func New(name string, mtu, queues int) *Device {
-	d := &Device{name: name, mtu: mtu, up: true, events: make(chan device.Event, 64)}
+// New returns a device for IP packets that is up, whose queues take all offloads. EventUp is waiting in Events.
+func New(name string, mtu, queues int) *Device { return newDevice(device.LayerIP, name, mtu, queues) }
+
+// NewEthernet is New for a device that carries Ethernet frames. Its carrier is on.
+func NewEthernet(name string, mtu, queues int) *Device {
+	return newDevice(device.LayerEthernet, name, mtu, queues)
+}
+
+func newDevice(layer device.Layer, name string, mtu, queues int) *Device {
+	d := &Device{layer: layer, name: name, mtu: mtu, up: true, carrier: true, events: make(chan device.Event, 64)}
 	for range queues {
-		q := &Queue{offloads: device.Offloads{Checksum: true, TCP: true, UDP: true}}
+		q := &Queue{limits: device.Limits{Frame: layer == device.LayerEthernet}, offloads: device.Offloads{Checksum: true, TCP: true, UDP: true}}
 		q.changed.L = &q.mu
 		d.queues = append(d.queues, q)
 	}
 	d.events <- device.EventUp
 	return d
+}
+
+// Layer returns what the device carries.
+func (d *Device) Layer() device.Layer { return d.layer }
+
+// SetCarrier turns the carrier on or off.
+func (d *Device) SetCarrier(on bool) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.carrier = on
+	return nil
+}
+
+// Carrier reports whether the carrier is on.
+func (d *Device) Carrier() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.carrier
+}
+
+// HardwareAddress returns the MAC address, zero unless one was set.
+func (d *Device) HardwareAddress() ([6]byte, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.address, nil
+}
+
+// SetHardwareAddress sets the MAC address.
+func (d *Device) SetHardwareAddress(a [6]byte) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.address = a
 }
 
 // Name returns the device's name.
@@ -136,6 +178,7 @@ func (d *Device) end(err error) {
 
 // Queue is one queue of a Device.
 type Queue struct {
+	limits   device.Limits // what Write cuts without the far side's help
 	mu       sync.Mutex
 	changed  sync.Cond
 	offloads device.Offloads
@@ -254,7 +297,7 @@ func (q *Queue) Write(buf []byte, lo, hi int, o device.Offload) error {
 		q.deliver(buf[lo:hi], o)
 		return nil
 	}
-	if err := q.segments.Reset(buf, lo, hi, o); err != nil {
+	if err := q.segments.ResetFor(buf, lo, hi, o, q.limits); err != nil {
 		return err
 	}
 	for lo, hi, ok := q.segments.Next(); ok; lo, hi, ok = q.segments.Next() {

@@ -154,6 +154,53 @@ func TestWriteSegmentsWhatIsNotTaken(t *testing.T) {
 	}
 }
 
+// An Ethernet device cuts frames: what it does not take counts from the frame's first byte, and anything else crosses.
+func TestEthernet(t *testing.T) {
+	d := NewEthernet("test0", 1500, 1)
+	if d.Layer() != device.LayerEthernet || !d.Carrier() {
+		t.Error("no Ethernet device with its carrier on")
+	}
+	if err := d.SetCarrier(false); err != nil || d.Carrier() {
+		t.Error("the carrier is on still")
+	}
+	q := d.Queue(0)
+	q.SetOffloads(device.Offloads{})
+	header := "targetsource\x81\x00\x00\x07\x08\x00"
+	packet := append(make([]byte, 28), "aabbcc"...)
+	packet[0], packet[3], packet[9], packet[25] = 0x45, 34, 17, 14
+	write := func(frame string, o device.Offload) error {
+		buf := make([]byte, device.Headroom+len(frame)+device.Tailroom)
+		copy(buf[device.Headroom:], frame)
+		return q.Write(buf, device.Headroom, device.Headroom+len(frame), o)
+	}
+	o := device.Offload{NeedsChecksum: true, GSO: device.GSOUDP, SegmentSize: 2, ChecksumStart: 18 + 20, ChecksumOffset: 6}
+	if err := write(header+string(packet), o); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"aa", "bb", "cc"} {
+		frame, _, ok := q.TryNext(nil)
+		if !ok || len(frame) != 18+28+2 || string(frame[:18]) != header || string(frame[46:]) != want {
+			t.Errorf("frame %q", frame)
+		}
+	}
+	arp := "targetsource\x08\x06" + string(make([]byte, 46))
+	if err := write(arp, device.Offload{}); err != nil {
+		t.Fatal(err)
+	}
+	if frame, _, ok := q.TryNext(nil); !ok || string(frame) != arp {
+		t.Errorf("frame %q", frame)
+	}
+	o.ChecksumStart -= 18
+	if err := write(header+string(packet), o); !errors.Is(err, device.ErrOffload) {
+		t.Errorf("error %v", err)
+	}
+	q.Push([]byte(arp), device.Offload{})
+	buf := make([]byte, device.BufferSize)
+	if lo, hi, _, err := q.Read(buf, false); err != nil || string(buf[lo:hi]) != arp {
+		t.Errorf("read %q: %v", buf[lo:hi], err)
+	}
+}
+
 func TestEvents(t *testing.T) {
 	d := New("test0", 1420, 1)
 	d.SetUp(true) // changes nothing

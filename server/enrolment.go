@@ -1,0 +1,84 @@
+package server
+
+import (
+	"culvert/crypto"
+	"culvert/server/terminal"
+)
+
+// SubjectEnrol is the subject of what the end of an invitation sends, an [EnrolRequest]; SubjectEnrolled that of the answer, an
+// [EnrolAnswer].
+const (
+	SubjectEnrol    = "enrol"
+	SubjectEnrolled = "enrolled"
+)
+
+// EnrolRequest is what a client says of itself when it joins.
+type EnrolRequest struct {
+	Key  crypto.PublicKey // its own from now on
+	Name string           // what it calls itself, for people; printable, at most MaxName bytes, may be empty
+}
+
+// EnrolAnswer is what it is told.
+type EnrolAnswer struct {
+	Accepted bool
+	Frames   bool   // the tunnel carries Ethernet frames; only where accepted
+	Reason   string // why not; printable, at most MaxReason bytes, empty where accepted
+}
+
+type enrolRequestFields struct {
+	Version uint64 `cbor:"1,keyasint"`
+	Key     []byte `cbor:"2,keyasint"`
+	Name    string `cbor:"3,keyasint,omitempty"`
+}
+
+type enrolAnswerFields struct {
+	Version  uint64 `cbor:"1,keyasint"`
+	Accepted bool   `cbor:"2,keyasint"`
+	Reason   string `cbor:"3,keyasint,omitempty"`
+	Frames   bool   `cbor:"4,keyasint,omitempty"`
+}
+
+// Encode writes the request. ErrMalformed where its name is not as described.
+func (r *EnrolRequest) Encode() ([]byte, error) {
+	if len(r.Name) > MaxName || !terminal.Printable(r.Name) {
+		return nil, ErrMalformed
+	}
+	return encoding.Marshal(enrolRequestFields{1, r.Key[:], r.Name})
+}
+
+// DecodeEnrolRequest reads what [EnrolRequest.Encode] writes, and nothing else.
+func DecodeEnrolRequest(b []byte) (r EnrolRequest, err error) {
+	var f enrolRequestFields
+	if err := decode(b, &f); err != nil {
+		return r, err
+	}
+	if len(f.Key) != crypto.KeySize || len(f.Name) > MaxName || !terminal.Printable(f.Name) {
+		return r, ErrMalformed
+	}
+	return EnrolRequest{crypto.PublicKey(f.Key), f.Name}, nil
+}
+
+// Encode writes the answer. ErrMalformed where its reason is not as described.
+func (a *EnrolAnswer) Encode() ([]byte, error) {
+	if !a.valid() {
+		return nil, ErrMalformed
+	}
+	return encoding.Marshal(enrolAnswerFields{1, a.Accepted, a.Reason, a.Frames})
+}
+
+func (a *EnrolAnswer) valid() bool {
+	return len(a.Reason) <= MaxReason && terminal.Printable(a.Reason) && a.Accepted == (a.Reason == "") && (a.Accepted || !a.Frames)
+}
+
+// DecodeEnrolAnswer reads what [EnrolAnswer.Encode] writes, and nothing else.
+func DecodeEnrolAnswer(b []byte) (EnrolAnswer, error) {
+	var f enrolAnswerFields
+	if err := decode(b, &f); err != nil {
+		return EnrolAnswer{}, err
+	}
+	a := EnrolAnswer{f.Accepted, f.Frames, f.Reason}
+	if !a.valid() {
+		return EnrolAnswer{}, ErrMalformed
+	}
+	return a, nil
+}

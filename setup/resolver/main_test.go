@@ -1,0 +1,9 @@
+package resolver
+
+import (
+	"testing"
+
+	"culvert/internal/lab"
+)
+
+func TestMain(m *testing.M) { lab.Main(m) }
