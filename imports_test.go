@@ -26,10 +26,11 @@ const module = "culvert"
 // with all below it that is not an area itself.
 var mayImport = map[string][]string{
 	"":    {},
-	"cmd": {"config", "server", "setup", "setup/spec", "tunnel", "transport", "crypto", "tunnel/device"},
+	"cmd": {"config", "control", "server", "setup", "setup/spec", "tunnel", "transport", "crypto", "tunnel/device"},
 	// A file is read into the types of setup/spec at once: they are what the file's schema says, without I/O and without a kernel,
 	// and a second set of them in config would have to be kept equal by hand.
 	"config":        {"crypto", "setup/spec"},
+	"control":       {"crypto"}, // what a running instance is asked: other programs import it as well
 	"tunnel":        {"crypto", "transport", "tunnel/device"},
 	"tunnel/device": {},
 	"transport":     {},
@@ -38,8 +39,8 @@ var mayImport = map[string][]string{
 	"setup":         {"setup/spec"},
 	"setup/spec":    {},
 	// What exists for tests alone, and for measuring, may use what it tests.
-	"internal": {"cmd", "config", "setup", "setup/spec", "tunnel", "tunnel/device", "transport", "crypto"},
-	"bench":    {"cmd", "config", "setup", "setup/spec", "tunnel", "tunnel/device", "transport", "crypto", "internal"},
+	"internal": {"cmd", "config", "control", "setup", "setup/spec", "tunnel", "tunnel/device", "transport", "crypto"},
+	"bench":    {"cmd", "config", "control", "setup", "setup/spec", "tunnel", "tunnel/device", "transport", "crypto", "internal"},
 }
 
 // kernelPackages talk to the Linux kernel.
@@ -52,7 +53,7 @@ var kernelPackages = []string{
 var kernelAreas = []string{"transport", "tunnel/device", "setup", "internal"}
 
 // clockFiles may read the clock: a file, or a folder with all below it. Everything else is handed the time.
-var clockFiles = []string{"tunnel/clock.go", "transport/transporttest/", "cmd/", "internal/", "bench/"}
+var clockFiles = []string{"tunnel/clock.go", "transport/transporttest/", "cmd/", "control/", "internal/", "bench/"}
 
 // badNames are package names that say nothing of what is inside.
 var badNames = []string{"manager", "handler", "handlers", "helper", "helpers", "util", "utils", "common", "misc"}

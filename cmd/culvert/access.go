@@ -7,8 +7,8 @@ import (
 	"strings"
 	"time"
 
-	"culvert/cmd/culvert/control"
 	"culvert/config"
+	"culvert/control"
 	"culvert/setup/spec"
 	"culvert/tunnel/access"
 )

@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"culvert/cmd/culvert/control"
+	"culvert/control"
 	"culvert/internal/lab"
 )
 

@@ -9,7 +9,7 @@ import (
 	"slices"
 	"time"
 
-	"culvert/cmd/culvert/control"
+	"culvert/control"
 	"culvert/setup/apply"
 	"culvert/setup/journal"
 )

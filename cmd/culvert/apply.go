@@ -15,8 +15,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"culvert/cmd/culvert/control"
 	"culvert/config"
+	"culvert/control"
 	"culvert/setup/apply"
 	"culvert/setup/plan"
 )

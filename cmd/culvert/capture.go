@@ -14,8 +14,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"culvert/cmd/culvert/control"
 	"culvert/cmd/culvert/summary"
+	"culvert/control"
 	"culvert/tunnel/capture"
 )
 

@@ -15,8 +15,8 @@ import (
 	"testing"
 	"time"
 
-	"culvert/cmd/culvert/control"
 	"culvert/config"
+	"culvert/control"
 	"culvert/crypto"
 	"culvert/transport"
 	"culvert/tunnel"

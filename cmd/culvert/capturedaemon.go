@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"culvert/cmd/culvert/control"
+	"culvert/control"
 	"culvert/crypto"
 	"culvert/tunnel/capture"
 )

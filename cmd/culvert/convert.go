@@ -4,7 +4,7 @@ import (
 	"net/netip"
 	"time"
 
-	"culvert/cmd/culvert/control"
+	"culvert/control"
 	"culvert/crypto"
 	"culvert/tunnel"
 )

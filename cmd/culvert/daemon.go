@@ -13,7 +13,7 @@ import (
 	"syscall"
 	"time"
 
-	"culvert/cmd/culvert/control"
+	"culvert/control"
 )
 
 // daemon is one running instance: what is common to "up" and "wg". Its life is listen, start, wait, tear down, in serve;

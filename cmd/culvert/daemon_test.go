@@ -16,8 +16,8 @@ import (
 	"testing"
 	"time"
 
-	"culvert/cmd/culvert/control"
 	"culvert/config"
+	"culvert/control"
 	"culvert/crypto"
 	"culvert/setup"
 	"culvert/transport"

@@ -6,7 +6,7 @@ import (
 	"os"
 	"path/filepath"
 
-	"culvert/cmd/culvert/control"
+	"culvert/control"
 	"culvert/tunnel/uapi"
 )
 

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"culvert/cmd/culvert/control"
+	"culvert/control"
 	"culvert/setup"
 )
 

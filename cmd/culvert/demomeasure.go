@@ -14,7 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"culvert/cmd/culvert/control"
+	"culvert/control"
 )
 
 // demoEnds are two ends of a tunnel, a and b, with what it takes to send something from a to b.

@@ -10,8 +10,8 @@ import (
 
 	"golang.zx2c4.com/wireguard/tun/netstack"
 
-	"culvert/cmd/culvert/control"
 	"culvert/config"
+	"culvert/control"
 	"culvert/crypto"
 	"culvert/setup"
 	"culvert/transport"

@@ -16,8 +16,8 @@ import (
 	"syscall"
 	"time"
 
-	"culvert/cmd/culvert/control"
 	"culvert/config"
+	"culvert/control"
 	"culvert/crypto"
 	"culvert/setup"
 )

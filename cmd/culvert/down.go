@@ -8,8 +8,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"culvert/cmd/culvert/control"
 	"culvert/config"
+	"culvert/control"
 )
 
 func (p *program) down() *cobra.Command {

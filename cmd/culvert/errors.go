@@ -5,8 +5,8 @@ import (
 	"fmt"
 	"io"
 
-	"culvert/cmd/culvert/control"
 	"culvert/config"
+	"culvert/control"
 )
 
 // Exit codes.

@@ -7,8 +7,8 @@ import (
 	"strings"
 	"time"
 
-	"culvert/cmd/culvert/control"
 	"culvert/config"
+	"culvert/control"
 	"culvert/crypto"
 	"culvert/tunnel"
 	"culvert/tunnel/ethernet"

@@ -13,8 +13,8 @@ import (
 	"testing"
 	"time"
 
-	"culvert/cmd/culvert/control"
 	"culvert/config"
+	"culvert/control"
 	"culvert/crypto"
 	"culvert/internal/golden"
 	"culvert/tunnel"

@@ -19,8 +19,8 @@ import (
 	"testing"
 	"time"
 
-	"culvert/cmd/culvert/control"
 	"culvert/config"
+	"culvert/control"
 	"culvert/crypto"
 	"culvert/server"
 	"culvert/server/totp"

@@ -8,8 +8,8 @@ import (
 	"slices"
 	"sync"
 
-	"culvert/cmd/culvert/control"
 	"culvert/config"
+	"culvert/control"
 )
 
 // instance is the body of an "up" daemon: the tunnels of one configuration file.

@@ -7,8 +7,8 @@ import (
 	"slices"
 	"strings"
 
-	"culvert/cmd/culvert/control"
 	"culvert/config"
+	"culvert/control"
 	"culvert/setup"
 	"culvert/setup/apply"
 	"culvert/setup/model"

@@ -9,7 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"culvert/cmd/culvert/control"
+	"culvert/control"
 )
 
 func (p *program) invite() *cobra.Command {

@@ -8,7 +8,7 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"culvert/cmd/culvert/control"
+	"culvert/control"
 	"culvert/tunnel/ethernet"
 )
 

@@ -11,8 +11,8 @@ import (
 	"testing"
 	"time"
 
-	"culvert/cmd/culvert/control"
 	"culvert/config"
+	"culvert/control"
 	"culvert/crypto"
 	"culvert/crypto/enrolment"
 	"culvert/server"

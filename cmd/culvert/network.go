@@ -9,8 +9,8 @@ import (
 	"slices"
 	"sync"
 
-	"culvert/cmd/culvert/control"
 	"culvert/config"
+	"culvert/control"
 	"culvert/setup/apply"
 	"culvert/setup/journal"
 	"culvert/setup/model"

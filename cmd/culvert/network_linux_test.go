@@ -19,7 +19,7 @@ import (
 	"testing"
 	"time"
 
-	"culvert/cmd/culvert/control"
+	"culvert/control"
 	"culvert/internal/lab"
 	"culvert/setup/plan"
 )

@@ -5,7 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"culvert/cmd/culvert/control"
+	"culvert/control"
 )
 
 func (p *program) reload() *cobra.Command {

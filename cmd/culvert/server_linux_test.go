@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"culvert/cmd/culvert/control"
+	"culvert/control"
 	"culvert/internal/lab"
 )
 

@@ -8,7 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"culvert/cmd/culvert/control"
+	"culvert/control"
 	"culvert/crypto"
 	"culvert/server"
 	"culvert/server/totp"

@@ -9,7 +9,7 @@ import (
 	"sync"
 	"time"
 
-	"culvert/cmd/culvert/control"
+	"culvert/control"
 	"culvert/crypto"
 	"culvert/server"
 )

@@ -12,7 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"culvert/cmd/culvert/control"
+	"culvert/control"
 )
 
 func (p *program) status() *cobra.Command {

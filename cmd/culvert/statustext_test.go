@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"culvert/cmd/culvert/control"
+	"culvert/control"
 	"culvert/crypto"
 	"culvert/internal/golden"
 )

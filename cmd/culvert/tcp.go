@@ -5,8 +5,8 @@ import (
 	"syscall"
 	"time"
 
-	"culvert/cmd/culvert/control"
 	"culvert/config"
+	"culvert/control"
 	"culvert/transport"
 	"culvert/transport/stream"
 )

@@ -7,8 +7,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"culvert/cmd/culvert/control"
 	"culvert/config"
+	"culvert/control"
 )
 
 func (p *program) up() *cobra.Command {

@@ -13,8 +13,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	"culvert/cmd/culvert/control"
 	"culvert/config"
+	"culvert/control"
 	"culvert/server"
 	"culvert/server/oidc"
 	"culvert/server/oidc/oidctest"

@@ -15,7 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"culvert/cmd/culvert/control"
+	"culvert/control"
 	"culvert/tunnel"
 	"culvert/tunnel/device"
 	"culvert/tunnel/uapi"
