@@ -321,10 +321,23 @@ func (j *Journal) write(l *line) error {
 	if err != nil {
 		return fmt.Errorf("write the journal: %w", err)
 	}
-	if _, err := j.file.Write(b); err != nil {
+	at, err := j.file.Seek(0, io.SeekCurrent)
+	if err != nil {
 		return fmt.Errorf("write the journal: %w", err)
 	}
+	if _, err := j.file.Write(b); err != nil {
+		return fmt.Errorf("write the journal: %w", errors.Join(err, j.cutOff(at)))
+	}
 	return j.take(l)
+}
+
+// cutOff takes away what a full disk has taken of a line: what is behind a line that is not whole is ignored.
+func (j *Journal) cutOff(at int64) error {
+	if err := j.file.Truncate(at); err != nil {
+		return err
+	}
+	_, err := j.file.Seek(at, io.SeekStart)
+	return err
 }
 
 // End ends the batch, forgets what is not there any more, and replaces the file by the sum.
