@@ -41,10 +41,11 @@ type Event struct {
 	By        string           `json:"by,omitempty"`
 }
 
-// AuditLog writes events as lines of JSON, each by one write.
+// AuditLog writes events as lines of JSON, each by one write. A line that was written in part, as on a full disk, is ended before the next.
 type AuditLog struct {
-	mu sync.Mutex
-	w  io.Writer
+	mu   sync.Mutex
+	w    io.Writer
+	torn bool
 }
 
 // NewAuditLog writes to w, which should append.
@@ -59,6 +60,13 @@ func (l *AuditLog) Write(e Event) error {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	_, err = l.w.Write(append(b, '\n'))
+	if l.torn {
+		if _, err := l.w.Write([]byte{'\n'}); err != nil {
+			return err
+		}
+		l.torn = false
+	}
+	n, err := l.w.Write(append(b, '\n'))
+	l.torn = err != nil && n > 0
 	return err
 }
