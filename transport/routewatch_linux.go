@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -28,9 +29,13 @@ func openRouteWatch() (*routeWatch, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &routeWatch{file: os.NewFile(uintptr(fd), "netlink"), changes: make(chan struct{}, 1)}
+	w := newRouteWatch(fd)
 	w.running.Go(w.run)
 	return w, nil
+}
+
+func newRouteWatch(fd int) *routeWatch {
+	return &routeWatch{file: os.NewFile(uintptr(fd), "netlink"), changes: make(chan struct{}, 1)}
 }
 
 // close ends the watch and waits until its goroutine is gone.
@@ -40,12 +45,17 @@ func (w *routeWatch) close() {
 }
 
 // run signals for whatever comes; what exactly has changed does not matter, and messages lost to a full buffer
-// (ENOBUFS) are news just the same.
+// (ENOBUFS) are news just the same. So is any other error, since something may have been missed; where it stays, the pause bounds
+// what is looked at because of it.
 func (w *routeWatch) run() {
 	buf := make([]byte, 8192)
 	for {
-		if _, err := w.file.Read(buf); err != nil && !errors.Is(err, unix.ENOBUFS) {
+		switch _, err := w.file.Read(buf); {
+		case err == nil, errors.Is(err, unix.ENOBUFS):
+		case errors.Is(err, os.ErrClosed):
 			return
+		default:
+			time.Sleep(lastReceivePause)
 		}
 		select {
 		case w.changes <- struct{}{}:

@@ -82,14 +82,21 @@ func listenPrivate(path string) (*net.UnixListener, error) {
 
 // serveDescriptor serves one client after the other: each gets its answer at once.
 func (p *program) serveDescriptor(l *net.UnixListener, g *guestLink) error {
+	failing := false // told once
 	for {
 		c, err := l.AcceptUnix()
 		if errors.Is(err, net.ErrClosed) {
 			return nil
 		}
 		if err != nil {
-			return err
+			if !failing {
+				report(p.stderr, fmt.Errorf("cannot hand %s over, trying again until it works: %w", g.name, err))
+			}
+			failing = true
+			time.Sleep(100 * time.Millisecond) // out of descriptors, most likely
+			continue
 		}
+		failing = false
 		if err := giveDescriptor(c, g.port.File()); err != nil {
 			report(p.stderr, fmt.Errorf("cannot hand %s over: %w", g.name, err))
 		}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"runtime"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -153,6 +154,9 @@ func (l *link) parse(datagram []byte, changed func(linkState)) (deleted bool) {
 	return false
 }
 
+// askAgain is how long the kernel is left alone that could not be asked for the interface's state.
+const askAgain = 200 * time.Millisecond
+
 // watchLink turns changes of the interface into events until it is deleted or the device closed.
 func (d *kernelInterface) watchLink() {
 	defer close(d.events)
@@ -162,19 +166,25 @@ func (d *kernelInterface) watchLink() {
 	l := d.link // only this goroutine replaces it
 	for {
 		n, err := l.receive(buf)
-		switch {
-		case err == nil:
-		case errors.Is(err, unix.ENOBUFS): // changes were lost
-			if err := l.request(); err == nil {
+		lost := err != nil
+		for err != nil {
+			if d.closed.Load() {
+				return
+			}
+			// Changes were lost (ENOBUFS), or may have been: what is so now is asked for, until there is an answer.
+			if err = l.request(); err != nil {
+				select {
+				case <-d.done:
+					return
+				case <-time.After(askAgain):
+				}
 				continue
 			}
-			fallthrough
-		default:
-			<-d.done // closed, or blind: Read still tells when the interface is deleted
-			return
+			n, err = l.receive(buf)
 		}
 		deleted := l.parse(buf[:n], func(s linkState) {
-			if !known || s.up != last.up {
+			if !known || s.up != last.up || lost { // it may have been down meanwhile, which takes its routes
+				lost = false
 				if s.up {
 					d.report(EventUp)
 				} else {

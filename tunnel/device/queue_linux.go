@@ -24,12 +24,21 @@ type kernelQueue struct {
 	readWait bool
 	readN    int
 	readErr  error
+	failed   int // packets in a row that could not be read
 
 	writing   sync.Mutex // guards what follows
 	writeFunc func(fd uintptr) bool
 	writeBuf  []byte
 	writeErr  error
 	segments  Segments
+}
+
+// maxFailed is how many packets in a row the kernel may fail to hand over before the device counts as broken.
+const maxFailed = 100
+
+// passing tells errors of one packet that is lost with them: one that does not fit its virtio-net header, or for which there is no memory.
+func passing(err error) bool {
+	return err == unix.EINVAL || err == unix.ENOMEM || err == unix.ENOBUFS
 }
 
 // Offloads implements [Offloader].
@@ -53,9 +62,14 @@ func (q *kernelQueue) Read(buf []byte, wait bool) (lo, hi int, o Offload, err er
 			q.readErr = err
 		}
 	}
+	if passing(q.readErr) && q.failed < maxFailed {
+		q.failed++
+		return lo, lo, Offload{GSO: gsoUnknown}, nil // which nobody takes
+	}
 	if q.readErr != nil {
 		return 0, 0, Offload{}, gone(q.readErr)
 	}
+	q.failed = 0
 	hi = start + q.readN
 	if q.vnet {
 		if hi < lo {
