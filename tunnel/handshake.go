@@ -268,14 +268,38 @@ func (t *Tunnel) lockCaller(id *identity, static crypto.PublicKey, wire Wire) *p
 	return nil
 }
 
+const (
+	// clockBehind is how much older than the last one's a timestamp has to be for the far end's clock to be remarked on: less is
+	// what a network does that delays or repeats.
+	clockBehind = 30 * time.Second
+	// clockRemarkEvery is how often. Whoever has recorded initiations can repeat them.
+	clockRemarkEvery = time.Hour
+)
+
 // acceptTimestamp takes the timestamp of a verified initiation, unless it is not newer than the last one's or comes too soon
 // after it. The lock is held.
 func (p *peer) acceptTimestamp(ts tai64n.Timestamp, now time.Duration) bool {
-	if !ts.After(p.lastTimestamp) || p.lastConsumed != 0 && now-p.lastConsumed < initiationInterval {
+	if !ts.After(p.lastTimestamp) {
+		p.clockRemark(ts, now)
+		return false
+	}
+	if p.lastConsumed != 0 && now-p.lastConsumed < initiationInterval {
 		return false
 	}
 	p.lastTimestamp, p.lastConsumed = ts, now
 	return true
+}
+
+// clockRemark tells of a peer whose clock seems to have been set back, as of a machine that starts without one: nothing of what it sends
+// is answered until its clock is right. The lock is held.
+func (p *peer) clockRemark(ts tai64n.Timestamp, now time.Duration) {
+	behind := p.lastTimestamp.Time().Sub(ts.Time())
+	if behind < clockBehind || p.clockTold != 0 && now-p.clockTold < clockRemarkEvery {
+		return
+	}
+	p.clockTold = now
+	p.tunnel.logf("%s: peer %s: an initiation that is %v older than its last one is refused: its clock has been set back, or somebody repeats old ones; "+
+		"set its clock, or remove the peer here and add it again", p.tunnel.name(), shortKey(p.public), behind.Round(time.Second))
 }
 
 // respond sends the response to an initiation. The peer's lock is held.

@@ -60,6 +60,14 @@ func newQueues(t testing.TB, network *transporttest.Network, n byte, queues int)
 
 func newQueuesOn(t testing.TB, host *transporttest.Host, addr netip.Addr, n byte, queues int, more ...func(*Options)) *node {
 	t.Helper()
+	a := newNodeOver(t, host, addr, n, queues, more...)
+	a.host = host
+	return a
+}
+
+// newNodeOver is newNodeOn over any network.
+func newNodeOver(t testing.TB, network transport.Network, addr netip.Addr, n byte, queues int, more ...func(*Options)) *node {
+	t.Helper()
 	key, err := crypto.GeneratePrivateKey()
 	if err != nil {
 		t.Fatal(err)
@@ -69,13 +77,13 @@ func newQueuesOn(t testing.TB, host *transporttest.Host, addr netip.Addr, n byte
 	for _, m := range more {
 		m(&options)
 	}
-	tun, err := New(dev, host, options)
+	tun, err := New(dev, network, options)
 	if err != nil {
 		t.Fatal(err)
 	}
 	tun.jitter = func() time.Duration { return 100 * time.Millisecond }
 	t.Cleanup(func() { tun.Close() })
-	a := &node{Tunnel: tun, t: t, dev: dev, host: host, key: key, public: key.Public(), addr: addr,
+	a := &node{Tunnel: tun, t: t, dev: dev, key: key, public: key.Public(), addr: addr,
 		inner: netip.AddrFrom4([4]byte{10, 0, 0, n})}
 	port := uint16(testPort)
 	a.configure(Change{PrivateKey: &key, ListenPort: &port})

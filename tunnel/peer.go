@@ -62,6 +62,7 @@ type peer struct {
 	pendingSince  time.Duration    // when its initiation was sent
 	slot          slot             // awaits the second part of an initiation
 	lastTimestamp tai64n.Timestamp
+	clockTold     time.Duration    // when its clock was remarked on
 	sentTimestamp tai64n.Timestamp // of the last initiation sent
 	lastConsumed  time.Duration    // when an initiation was last accepted
 	staged        staged
