@@ -38,7 +38,7 @@ func untilEnd(ctx context.Context, w io.Writer) error {
 
 func begin(t *testing.T, dir string) *CaptureStream {
 	t.Helper()
-	c, err := Capture(dir, "wg0", CaptureOptions{})
+	c, err := NewClient(dir, "wg0").Capture(t.Context(), CaptureOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,7 +63,7 @@ func TestCaptureIsStreamed(t *testing.T) {
 	}}
 	dir, _ := listen(t, s)
 	want := CaptureOptions{Interface: "wg1", Snap: 96, Packets: 1 << 60, Seconds: 1.5}
-	c, err := Capture(dir, "wg0", want)
+	c, err := NewClient(dir, "wg0").Capture(t.Context(), want)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -130,23 +130,26 @@ func TestCaptureOfSleepingClientEnds(t *testing.T) {
 }
 
 func TestCapturesAreBounded(t *testing.T) {
-	dir, _ := listen(t, &capturing{stream: untilEnd})
+	dir, l := listen(t, &capturing{stream: untilEnd})
 	var all []*CaptureStream
 	for range maxCaptures {
 		all = append(all, begin(t, dir))
 	}
-	_, err := Capture(dir, "wg0", CaptureOptions{})
+	_, err := NewClient(dir, "wg0").Capture(t.Context(), CaptureOptions{})
 	if e, ok := errors.AsType[*Error](err); !ok || !strings.Contains(e.Text, "4 captures") || e.Code != 1 {
 		t.Fatalf("one capture too many: %v", err)
 	}
-	if _, err := Status(dir, "wg0"); err != nil {
+	if _, err := NewClient(dir, "wg0").Status(t.Context()); err != nil {
 		t.Errorf("Status while there are %d captures: %v", maxCaptures, err)
+	}
+	for len(l.slots) > 0 {
+		time.Sleep(time.Millisecond) // a stream leaves the place of a client
 	}
 	all[0].Stop()
 	readAll(t, all[0])
 	// Its place is free an instant after the connection has ended.
 	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
-		c, err := Capture(dir, "wg0", CaptureOptions{})
+		c, err := NewClient(dir, "wg0").Capture(t.Context(), CaptureOptions{})
 		if err == nil {
 			c.Close()
 			return
@@ -161,7 +164,7 @@ func TestCaptureRefused(t *testing.T) {
 	s := &capturing{fails: errors.New("no such tunnel")}
 	dir, _ := listen(t, s)
 	for range maxCaptures + 1 { // a refused one takes no place
-		_, err := Capture(dir, "wg0", CaptureOptions{})
+		_, err := NewClient(dir, "wg0").Capture(t.Context(), CaptureOptions{})
 		if e, ok := errors.AsType[*Error](err); !ok || e.Text != "no such tunnel" || e.Code != 1 {
 			t.Fatalf("Capture = %v", err)
 		}
@@ -182,15 +185,15 @@ func TestCaptureRefused(t *testing.T) {
 	if len(s.asked) != asked {
 		t.Errorf("wrong requests reached the service: %+v", s.asked[asked:])
 	}
-	if _, err := Capture(dir, "wg0", CaptureOptions{Snap: -1}); err == nil {
+	if _, err := NewClient(dir, "wg0").Capture(t.Context(), CaptureOptions{Snap: -1}); err == nil {
 		t.Error("negative snap length taken")
 	}
-	if _, err := Capture(dir, "wg1", CaptureOptions{}); !errors.Is(err, ErrNotRunning) {
+	if _, err := NewClient(dir, "wg1").Capture(t.Context(), CaptureOptions{}); !errors.Is(err, ErrNotRunning) {
 		t.Errorf("Capture of nothing: %v, want ErrNotRunning", err)
 	}
 
 	none, _ := listen(t, &service{})
-	if _, err := Capture(none, "wg0", CaptureOptions{}); err == nil || !strings.Contains(err.Error(), "not to be had") {
+	if _, err := NewClient(none, "wg0").Capture(t.Context(), CaptureOptions{}); err == nil || !strings.Contains(err.Error(), "not to be had") {
 		t.Errorf("Capture from a service without: %v", err)
 	}
 }
@@ -212,7 +215,7 @@ func TestCaptureWithoutAnswer(t *testing.T) {
 			c.Close()
 		}
 	}()
-	if _, err := Capture(dir, "wg0", CaptureOptions{}); !errors.Is(err, errNoAnswer) {
+	if _, err := NewClient(dir, "wg0").Capture(t.Context(), CaptureOptions{}); !errors.Is(err, errNoAnswer) {
 		t.Errorf("Capture = %v", err)
 	}
 }

@@ -97,12 +97,3 @@ func keepClients(s Service, r *ClientsRequest) (*ClientsAnswer, error) {
 	}
 	return k.Clients(*r)
 }
-
-// Clients asks the instance about its clients, or has them changed. Failures of the daemon are of type *Error.
-func Clients(dir, name string, r ClientsRequest) (*ClientsAnswer, error) {
-	resp, err := exchange(dir, name, request{Version: Version, Op: OpClients, Clients: &r}, 60*time.Second)
-	if err == nil && resp.Clients == nil {
-		err = errors.New("the daemon's answer holds nothing about clients")
-	}
-	return resp.Clients, err
-}

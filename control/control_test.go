@@ -40,6 +40,7 @@ func listen(t *testing.T, s Service) (dir string, l *Listener) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	l.Program = "1.2"
 	var wg sync.WaitGroup
 	wg.Go(func() { l.Serve(s) })
 	t.Cleanup(func() { l.Close(); wg.Wait() })
@@ -49,7 +50,7 @@ func listen(t *testing.T, s Service) (dir string, l *Listener) {
 func TestStatus(t *testing.T) {
 	want := Instance{Name: "wg0", Kind: "up", PID: 7, Started: time.Unix(1e9, 0).UTC(), Tunnels: []Tunnel{{Interface: "wg0", MTU: 1420}}}
 	dir, _ := listen(t, &service{instance: want})
-	got, err := Status(dir, "wg0")
+	got, err := NewClient(dir, "wg0").Status(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,11 +71,11 @@ func TestStatus(t *testing.T) {
 func TestReload(t *testing.T) {
 	s := &service{reload: func() ([]string, error) { return []string{"one", "two"}, nil }}
 	dir, _ := listen(t, s)
-	if remarks, err := Reload(dir, "wg0"); err != nil || len(remarks) != 2 {
+	if remarks, err := NewClient(dir, "wg0").Reload(t.Context()); err != nil || len(remarks) != 2 {
 		t.Fatalf("Reload = %v, %v", remarks, err)
 	}
 	s.reload = func() ([]string, error) { return nil, &Error{Text: "wg0.yaml:3:4: wrong", Code: 78} }
-	_, err := Reload(dir, "wg0")
+	_, err := NewClient(dir, "wg0").Reload(t.Context())
 	e, ok := errors.AsType[*Error](err)
 	if !ok || e.Code != 78 || e.Error() != "wg0.yaml:3:4: wrong" {
 		t.Fatalf("error %#v", err)
@@ -104,7 +105,7 @@ func TestExclusive(t *testing.T) {
 	if entries, _ := os.ReadDir(dir); len(entries) != 0 {
 		t.Errorf("left behind: %v", entries)
 	}
-	if _, err := Status(dir, "wg0"); !errors.Is(err, ErrNotRunning) {
+	if _, err := NewClient(dir, "wg0").Status(t.Context()); !errors.Is(err, ErrNotRunning) {
 		t.Errorf("Status after Close: %v, want ErrNotRunning", err)
 	}
 	again, err := Listen(dir, "wg0")
@@ -156,7 +157,7 @@ func TestStale(t *testing.T) {
 	if err := os.WriteFile(lockPath(dir, "wg0"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Status(dir, "wg0"); !errors.Is(err, ErrNotRunning) {
+	if _, err := NewClient(dir, "wg0").Status(t.Context()); !errors.Is(err, ErrNotRunning) {
 		t.Errorf("Status of a dead instance: %v, want ErrNotRunning", err)
 	}
 	l, err := Listen(dir, "wg0")
@@ -188,7 +189,7 @@ func TestNames(t *testing.T) {
 	if _, err := Listen(t.TempDir(), "../x"); err == nil {
 		t.Error("Listen took a name with a slash")
 	}
-	if _, err := Status(t.TempDir(), "../x"); err == nil || errors.Is(err, ErrNotRunning) {
+	if _, err := NewClient(t.TempDir(), "../x").Status(t.Context()); err == nil || errors.Is(err, ErrNotRunning) {
 		t.Errorf("Status took a name with a slash: %v", err)
 	}
 }
@@ -224,6 +225,13 @@ func TestHostileRequests(t *testing.T) {
 		{"", "request: "},
 		{"{\"version\":1,\"op\":\"reload\"}", "request: "}, // no newline
 		{"{\"version\":2,\"op\":\"reload\"}\n", "version 1"},
+		{"{\"version\":\"1\",\"op\":\"reload\"}\n", "version 1"},
+		{"{\"version\":1,\"op\":\"reload\",\"only_tell\":true}\n", "does not know the field \"only_tell\" of the operation reload"},
+		{"{\"version\":1,\"op\":\"capture\",\"capture\":{\"x\":1}}\n", "does not know the field \"x\""},
+		{"{\"version\":1,\"op\":\"format\",\"disk\":1}\n", "does not know the operation \"format\""},
+		{"{\"version\":1,\"op\":\"reload\"} {}\n", "on one line"},
+		{"{\"version\":1,\"op\":[]}\n", "array"},
+		{"null\n", "version 1"},
 		{"{\"op\":\"reload\"}\n", "version 1"},
 		{"{\"version\":1,\"op\":\"format-disk\"}\n", "does not know"},
 		{"{\"version\":1,\"op\":\"" + strings.Repeat("x", 2*maxRequest) + "\"}\n", "longer than"},
@@ -254,8 +262,8 @@ func TestTooManyClients(t *testing.T) {
 	for len(l.slots) < maxClients {
 		time.Sleep(time.Millisecond) // until all are accepted
 	}
-	if _, err := Status(dir, "wg0"); err == nil {
-		t.Fatal("one client too many was served")
+	if _, err := NewClient(dir, "wg0").Status(t.Context()); !errors.Is(err, ErrBusy) || !strings.Contains(err.Error(), "32 clients") {
+		t.Fatalf("one client too many: %v, want ErrBusy", err)
 	}
 	if _, err := idle[0].Write([]byte("{\"version\":1,\"op\":\"status\"}\n")); err != nil {
 		t.Fatal(err)
@@ -270,7 +278,7 @@ func TestDown(t *testing.T) {
 	stopped := make(chan struct{})
 	dir, l := listen(t, &service{down: func() error { close(stopped); return errors.New("route stays") }})
 	done := make(chan error, 1)
-	go func() { done <- Down(dir, "wg0") }()
+	go func() { done <- NewClient(dir, "wg0").Down(t.Context()) }()
 	<-stopped
 	l.Close()
 	l.Wait(10 * time.Second)

@@ -1,12 +1,9 @@
 package control
 
 import (
-	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -18,26 +15,14 @@ import (
 // ErrRunning means another process holds the instance.
 var ErrRunning = errors.New("already running")
 
-// Service answers the operations. Its methods may be called concurrently.
-type Service interface {
-	Status() Instance
-	// Reload returns remarks for the user.
-	Reload(ctx context.Context) (remarks []string, err error)
-	// Down asks the daemon to end and returns once everything it made is gone, with what could not be undone.
-	Down(ctx context.Context) error
-}
-
-// Confirmer is a [Service] that has a change on trial.
-type Confirmer interface {
-	// Confirm keeps the change.
-	Confirm() error
-}
-
 // Listener is an instance's lock and control socket.
 type Listener struct {
+	Program string // the build, as "hello" tells it; to be set before Serve
+
 	dir, name string
 	lock      *os.File
 	sock      *net.UnixListener
+	patience  time.Duration // with a client that sends its request
 	slots     chan struct{}
 	captures  chan struct{}
 	open      context.Context // until Close
@@ -80,7 +65,7 @@ func Listen(dir, name string) (*Listener, error) {
 	sock.SetUnlinkOnClose(false) // Close does it, in order, while the lock is held
 	open, ending := context.WithCancel(context.Background())
 	return &Listener{
-		dir: dir, name: name, lock: lock, sock: sock,
+		dir: dir, name: name, lock: lock, sock: sock, patience: requestTime,
 		slots: make(chan struct{}, maxClients), captures: make(chan struct{}, maxCaptures), open: open, ending: ending,
 	}, nil
 }
@@ -132,7 +117,10 @@ func awaitLock(dir, name string) (*os.File, error) {
 			return lock, err
 		}
 		// Also one that answers may be about to end: wg-quick deletes the interface and goes, and may start anew at once.
-		if _, err := call(dir, name, OpStatus, dyingTime); err == nil && time.Since(start) > noticeTime {
+		ctx, cancel := context.WithTimeout(context.Background(), dyingTime)
+		_, err = NewClient(dir, name).call(ctx, request{Op: OpHello}, dyingTime)
+		cancel()
+		if _, answered := errors.AsType[*Error](err); (err == nil || answered) && time.Since(start) > noticeTime {
 			return nil, ErrRunning
 		}
 	}
@@ -161,119 +149,6 @@ func takeLock(path string) (*os.File, error) {
 		f.Close()
 	}
 	return nil, fmt.Errorf("%s changes faster than it can be locked", path)
-}
-
-// Serve answers clients until Close. It is to be called once.
-func (l *Listener) Serve(s Service) {
-	for {
-		c, err := l.sock.AcceptUnix()
-		if err != nil {
-			if errors.Is(err, net.ErrClosed) {
-				return
-			}
-			time.Sleep(50 * time.Millisecond) // out of descriptors: others must finish first
-			continue
-		}
-		select {
-		case l.slots <- struct{}{}:
-			l.clients.Go(func() {
-				defer func() { <-l.slots }()
-				l.serveOne(c, s)
-			})
-		default:
-			c.Close()
-		}
-	}
-}
-
-func (l *Listener) serveOne(c *net.UnixConn, s Service) {
-	down := false
-	defer func() {
-		if !down {
-			c.Close()
-			return
-		}
-		l.mu.Lock()
-		l.held = append(l.held, c) // referenced, or the garbage collector would close it
-		l.mu.Unlock()
-	}()
-	c.SetReadDeadline(time.Now().Add(requestTime))
-	var req request
-	resp := response{Version: Version}
-	if err := allowed(c); err != nil {
-		resp.Error, resp.Code = err.Error(), 1
-	} else if line, err := readLine(c, maxRequest); err != nil {
-		resp.Error, resp.Code = "request: "+err.Error(), 1
-	} else if err := json.Unmarshal(line, &req); err != nil {
-		resp.Error, resp.Code = "the request is not valid JSON", 1
-	} else if req.Version != Version {
-		resp.Error, resp.Code = fmt.Sprintf("the running daemon speaks version %d of the control protocol, this command version %d: restart the daemon", Version, req.Version), 1
-	} else if req.Op == OpCapture {
-		l.serveCapture(c, req.Capture, s)
-		return
-	} else {
-		down = req.Op == OpDown
-		l.answer(&req, s, &resp)
-	}
-	out, err := json.Marshal(resp)
-	if err != nil {
-		out, _ = json.Marshal(response{Version: Version, Error: "cannot encode the answer: " + err.Error(), Code: 1})
-	}
-	c.SetWriteDeadline(time.Now().Add(answerTime))
-	c.Write(append(out, '\n'))
-	// After "down" the connection is left to the end of the process: see the package comment.
-}
-
-func (l *Listener) answer(req *request, s Service, resp *response) {
-	var err error
-	switch req.Op {
-	case OpStatus:
-		in := s.Status()
-		resp.Instance = &in
-	case OpReload:
-		resp.Remarks, err = s.Reload(context.Background())
-	case OpDown:
-		err = s.Down(context.Background())
-	case OpClients:
-		resp.Clients, err = keepClients(s, req.Clients)
-	case OpSignIn:
-		resp.SignIn, err = signIn(s, req.SignIn)
-	case OpConfirm:
-		if c, ok := s.(Confirmer); ok {
-			err = c.Confirm()
-		} else {
-			err = errors.New("no change waits to be confirmed")
-		}
-	default:
-		err = fmt.Errorf("the running daemon does not know the operation %.32q", req.Op)
-	}
-	if err != nil {
-		resp.Error, resp.Code = err.Error(), 1
-		if e, ok := errors.AsType[*Error](err); ok {
-			resp.Code = e.Code
-		}
-	}
-}
-
-// allowed refuses clients that are neither root nor the daemon's own user, should the socket's mode ever be changed.
-func allowed(c *net.UnixConn) error {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var cred *syscall.Ucred
-	if cerr := raw.Control(func(fd uintptr) {
-		cred, err = syscall.GetsockoptUcred(int(fd), syscall.SOL_SOCKET, syscall.SO_PEERCRED)
-	}); cerr != nil {
-		return cerr
-	}
-	if err != nil {
-		return err
-	}
-	if cred.Uid != 0 && int(cred.Uid) != os.Geteuid() {
-		return fmt.Errorf("uid %d may not control this daemon", cred.Uid)
-	}
-	return nil
 }
 
 // Close stops listening, removes socket and lock file and frees the name. Captures end. Clients being served are not cut
@@ -338,20 +213,4 @@ func ValidName(name string) bool {
 		}
 	}
 	return true
-}
-
-// readLine reads up to a newline, at most limit bytes.
-func readLine(r io.Reader, limit int) ([]byte, error) {
-	br := bufio.NewReader(io.LimitReader(r, int64(limit)+1))
-	line, err := br.ReadBytes('\n')
-	if err == nil {
-		return line[:len(line)-1], nil
-	}
-	if len(line) > limit {
-		return nil, fmt.Errorf("longer than %d bytes", limit)
-	}
-	if errors.Is(err, io.EOF) {
-		return nil, io.ErrUnexpectedEOF
-	}
-	return nil, err
 }

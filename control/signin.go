@@ -41,19 +41,12 @@ type Signer interface {
 // signInTime bounds the server's answer.
 const signInTime = 30 * time.Second
 
-func signIn(s Service, r *SignInRequest) (*SignIn, error) {
+func signIn(ctx context.Context, s Service, r *SignInRequest) (*SignIn, error) {
 	signer, ok := s.(Signer)
 	if !ok || r == nil {
 		return nil, errors.New("nobody signs in here")
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), signInTime)
+	ctx, cancel := context.WithTimeout(ctx, signInTime)
 	defer cancel()
 	return signer.SignIn(ctx, *r)
-}
-
-// AskSignIn asks the instance how far its sign-in is, or does a step of it. The answer is nil where the server has asked for nothing.
-// Failures of the daemon are of type *Error.
-func AskSignIn(dir, name string, r SignInRequest) (*SignIn, error) {
-	resp, err := exchange(dir, name, request{Version: Version, Op: OpSignIn, SignIn: &r}, signInTime+10*time.Second)
-	return resp.SignIn, err
 }

@@ -80,7 +80,7 @@ func (p *program) unconfirmed(name string, s *journal.State) string {
 	if s.Unconfirmed == nil {
 		return ""
 	}
-	if in, err := control.Status(p.runDir, name); err == nil && in.Network != nil {
+	if in, err := p.ask(name).Status(context.Background()); err == nil && in.Network != nil {
 		return fmt.Sprintf("a change waits to be confirmed, and is undone in %v otherwise: culvert confirm %[2]s keeps it, culvert down %[2]s undoes it at once",
 			duration(time.Duration(in.Network.Unconfirmed*float64(time.Second)).Round(time.Second)), name)
 	}

@@ -16,7 +16,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"culvert/config"
-	"culvert/control"
 	"culvert/setup/apply"
 	"culvert/setup/plan"
 )
@@ -204,7 +203,7 @@ func (p *program) missingFile(arg string) error {
 }
 
 func (p *program) destroyInstance(ctx context.Context, name string, file *config.File, asJSON bool) error {
-	if in, err := control.Status(p.runDir, name); err == nil && in.Kind == "up" {
+	if in, err := p.ask(name).Status(ctx); err == nil && in.Kind == "up" {
 		return p.busyError(name)
 	}
 	isKnown := file != nil || p.hasJournal(name)

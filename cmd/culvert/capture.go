@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -84,7 +85,7 @@ func (p *program) runCapture(name string, o control.CaptureOptions, file string,
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
 	defer signal.Stop(signals)
-	stream, err := control.Capture(p.runDir, name, o)
+	stream, err := p.ask(name).Capture(context.Background(), o)
 	if err != nil {
 		return p.callError(name, err)
 	}

@@ -263,7 +263,7 @@ func TestSlowCaptureLosesPackets(t *testing.T) {
 	const packets, size = 2000, 64000
 	e := &capturedEngine{}
 	p := serveCaptures(t, yaml(t, capturedFile), e)
-	stream, err := control.Capture(p.runDir, "site", control.CaptureOptions{})
+	stream, err := p.ask("site").Capture(t.Context(), control.CaptureOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -352,7 +352,7 @@ func TestCaptureChoosesTheTunnel(t *testing.T) {
 func TestCapturesAtOnce(t *testing.T) {
 	p := serveCaptures(t, yaml(t, capturedFile), &capturedEngine{})
 	for range capture.MaxCaptures {
-		s, err := control.Capture(p.runDir, "site", control.CaptureOptions{})
+		s, err := p.ask("site").Capture(t.Context(), control.CaptureOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -68,6 +68,7 @@ func (d *daemon) serve(level slog.Leveler) error {
 		return hintDescriptors(permissionHint(err))
 	}
 	defer l.Close()
+	l.Program = version()
 	if err := d.openLog(level); err != nil {
 		return err
 	}

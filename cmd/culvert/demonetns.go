@@ -147,7 +147,7 @@ func (e *demoEnd) runDir() string { return filepath.Join(e.dir, "run") }
 
 // tunnel is what the daemon says of its tunnel.
 func (e *demoEnd) tunnel() (control.Tunnel, error) {
-	in, err := control.Status(e.runDir(), "demo")
+	in, err := control.NewClient(e.runDir(), "demo").Status(context.Background())
 	if err != nil {
 		return control.Tunnel{}, errors.Join(fmt.Errorf("status of daemon %s: %w", e.letter, err), e.lastWords())
 	}

@@ -26,7 +26,7 @@ was killed.
 		Args: needArgs("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			name := instanceName(args[0])
-			err := control.Down(p.runDir, name)
+			err := p.ask(name).Down(cmd.Context())
 			if errors.Is(err, control.ErrNotRunning) {
 				if found, err := p.undoAbandoned(cmd.Context(), name); found || err != nil {
 					return err

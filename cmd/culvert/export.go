@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -55,7 +56,7 @@ func (p *program) fileOf(arg string) (string, error) {
 	if strings.Contains(arg, "/") || ext == ".yaml" || ext == ".yml" || ext == ".conf" {
 		return arg, nil
 	}
-	in, err := control.Status(p.runDir, arg)
+	in, err := p.ask(arg).Status(context.Background())
 	switch {
 	case errors.Is(err, control.ErrNotRunning):
 		if guess := filepath.Join("/etc/culvert", arg+".yaml"); exists(guess) {

@@ -88,7 +88,7 @@ func (p *program) askServer(where string, r control.ClientsRequest) (*control.Cl
 		return nil, err
 	}
 	r.Tunnel = tunnel
-	answer, err := control.Clients(p.runDir, instance, r)
+	answer, err := p.ask(instance).Clients(context.Background(), r)
 	if err != nil {
 		return nil, p.callError(instance, err)
 	}

@@ -57,7 +57,7 @@ func checkInstanceName(name string) error {
 
 // busyError says who is at work on an instance, and what to do instead.
 func (p *program) busyError(instance string) error {
-	in, err := control.Status(p.runDir, instance)
+	in, err := p.ask(instance).Status(context.Background())
 	switch {
 	case err != nil:
 		return hint(fmt.Errorf("another culvert is at work on %s", instance), "wait until it has ended")

@@ -4,8 +4,6 @@ import (
 	"fmt"
 
 	"github.com/spf13/cobra"
-
-	"culvert/control"
 )
 
 func (p *program) reload() *cobra.Command {
@@ -20,9 +18,9 @@ peers added with wg are removed. Where others have changed the network it become
 nothing (exit code 78), and where a right one cannot be applied everything goes back to what it was.
 `,
 		Args: needArgs("NAME"),
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
 			name := instanceName(args[0])
-			remarks, err := control.Reload(p.runDir, name)
+			remarks, err := p.ask(name).Reload(cmd.Context())
 			for _, r := range remarks {
 				fmt.Fprintln(p.stderr, r)
 			}

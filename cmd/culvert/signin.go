@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -152,7 +153,7 @@ func (s *signingIn) ask() {
 
 func (s *signingIn) send(r control.SignInRequest) (*control.SignIn, error) {
 	r.Tunnel = s.tunnel
-	answer, err := control.AskSignIn(s.p.runDir, s.instance, r)
+	answer, err := s.p.ask(s.instance).SignIn(context.Background(), r)
 	if err != nil {
 		return nil, s.p.callError(s.instance, err)
 	}
@@ -167,7 +168,7 @@ func (s *signingIn) begin(patience time.Duration) (*control.SignIn, error) {
 		if state != nil || err != nil {
 			return state, err
 		}
-		in, err := control.Status(s.p.runDir, s.instance)
+		in, err := s.p.ask(s.instance).Status(context.Background())
 		if err != nil {
 			return nil, s.p.callError(s.instance, err)
 		}

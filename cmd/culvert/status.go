@@ -70,7 +70,7 @@ Keys other than public ones are never shown.
 // instances asks the named instance, or all of them. Of one that does not run it shows what network there is.
 func (p *program) instances(ctx context.Context, names []string) ([]control.Instance, error) {
 	ask := func(name string) (control.Instance, error) {
-		in, err := control.Status(p.runDir, name)
+		in, err := p.ask(name).Status(ctx)
 		if !errors.Is(err, control.ErrNotRunning) {
 			return in, err
 		}
@@ -112,8 +112,16 @@ func (p *program) instances(ctx context.Context, names []string) ([]control.Inst
 	return out, errors.Join(errs...)
 }
 
+// ask is how the daemon of an instance is asked.
+func (p *program) ask(name string) *control.Client { return control.NewClient(p.runDir, name) }
+
 // callError words what went wrong in asking the daemon of an instance.
 func (p *program) callError(name string, err error) error {
+	if errors.Is(err, errors.ErrUnsupported) {
+		if d, asking := p.ask(name).Hello(context.Background()); asking == nil {
+			return hint(err, "the daemon is culvert %s, this command culvert %s: restart the instance, so that both are the same", d.Program, version())
+		}
+	}
 	if _, ok := errors.AsType[*control.Error](err); ok {
 		return err
 	}

@@ -138,9 +138,9 @@ Keeps the change that "culvert apply FILE --confirm TIME" made, which would be u
 at once instead.
 `,
 		Args: needArgs("NAME"),
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
 			name := instanceName(args[0])
-			err := control.Confirm(p.runDir, name)
+			err := p.ask(name).Confirm(cmd.Context())
 			if errors.Is(err, control.ErrNotRunning) {
 				return p.confirmLeft(name)
 			}

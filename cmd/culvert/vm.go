@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -125,7 +126,7 @@ func (p *program) runVM(o *vmOptions) (err error) {
 			return p.cannotRun(err)
 		}
 	}
-	in, err := control.Status(p.runDir, o.instance)
+	in, err := p.ask(o.instance).Status(context.Background())
 	if err != nil {
 		return p.callError(o.instance, err)
 	}
