@@ -20,6 +20,8 @@ type L3 struct {
 	Addresses []netip.Prefix
 	// Routes lead into the link.
 	Routes []Route
+	// Uncounted are networks that are routed into the link and cover no route here: they may go while it stays.
+	Uncounted []netip.Prefix
 	// Endpoints are where the tunnel's own datagrams go. A route that would lead them into the link itself is refused.
 	Endpoints []netip.Addr
 	// Mark is the fwmark of the tunnel's own datagrams. It is used only where Routes hold a default route without a
@@ -55,6 +57,10 @@ func (r Route) String() string {
 
 // viaPolicy reports whether the route is a default route that goes into a table of its own.
 func (r Route) viaPolicy() bool { return r.Prefix.Bits() == 0 && r.Table == 0 }
+
+// StandInMetric is the metric of a route that leads a network into a link while the address goes whose own route did. It covers no other
+// route, and any other of the same prefix is preferred to it.
+const StandInMetric = 1<<31 - 1
 
 const (
 	minMTU     = 68    // RFC 791: what every link must carry

@@ -21,9 +21,12 @@ type Applied struct {
 	Mark uint32
 	// Warnings tell what the host could not do and was done without.
 	Warnings []error
+	// Covered are the routes that were left out, since others lead all of them into the link.
+	Covered []Route
 
 	mu      sync.Mutex
-	netns   int // the namespace the journal's steps belong to; -1 after Remove
+	follow  []func() error // sets anew what knows the link's addresses
+	netns   int            // the namespace the journal's steps belong to; -1 after Remove
 	journal journal
 }
 
@@ -73,6 +76,38 @@ func (a *Applied) Remove() error {
 	unix.Close(a.netns)
 	a.netns = -1
 	return err
+}
+
+// RemoveRoutes takes away some of the routes that Apply added, and leaves the rest. Routes that it did not add are no error. Everything is
+// tried; the errors are joined.
+func (a *Applied) RemoveRoutes(routes []Route) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.netns < 0 || len(routes) == 0 {
+		return nil
+	}
+	these := make(map[Route]bool, len(routes))
+	for _, r := range routes {
+		r.Prefix = r.Prefix.Masked()
+		these[r] = true
+	}
+	return inNamespace(a.netns, func() error { return a.journal.undoRoutes(these) })
+}
+
+// FollowAddresses brings what knows the link's addresses up to date with them: the firewall of a default route, in one step.
+func (a *Applied) FollowAddresses() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.netns < 0 || len(a.follow) == 0 {
+		return nil
+	}
+	return inNamespace(a.netns, func() error {
+		var errs []error
+		for _, f := range a.follow {
+			errs = append(errs, f())
+		}
+		return errors.Join(errs...)
+	})
 }
 
 // l3Work is one run of Apply, on a thread in the right namespace.
@@ -235,8 +270,12 @@ func routeScope(p netip.Prefix) netlink.Scope {
 func (w *l3Work) addRoute(r Route) error {
 	if r.Table == 0 && r.Metric == 0 {
 		covered, err := w.covered(r.Prefix)
-		if covered || err != nil {
+		if err != nil {
 			return err
+		}
+		if covered {
+			w.applied.Covered = append(w.applied.Covered, r)
+			return nil
 		}
 	}
 	if err := w.checkLoop(r); err != nil {
@@ -247,7 +286,7 @@ func (w *l3Work) addRoute(r Route) error {
 	if err := netlink.RouteAdd(route); err != nil {
 		return &OpError{Op: "add route", Item: item, Err: err, Hint: routeHint(err)}
 	}
-	w.done("delete route", item, func() error { return netlink.RouteDel(route) })
+	w.applied.journal.addRoute(item, r, func() error { return netlink.RouteDel(route) })
 	if t := w.leading[familyOf(r.Prefix.Addr())]; t != nil && r.Table == 0 {
 		t.Insert(r.Prefix)
 	}
@@ -313,8 +352,17 @@ func (w *l3Work) covered(p netip.Prefix) (bool, error) {
 			return false, &OpError{Op: "list routes of", Item: w.Link, Err: err}
 		}
 		t = new(bart.Lite)
+		uncounted := make(map[netip.Prefix]bool, len(w.Uncounted))
+		for _, p := range w.Uncounted {
+			uncounted[p.Masked()] = true
+		}
 		for _, r := range routes {
-			if have, ok := prefixOf(r.Dst); ok && r.Type == unix.RTN_UNICAST {
+			have, ok := prefixOf(r.Dst)
+			// A network's own route is the kernel's, whatever else leads there.
+			if ok && uncounted[have] && r.Protocol != unix.RTPROT_KERNEL {
+				continue
+			}
+			if ok && r.Type == unix.RTN_UNICAST && r.Priority != StandInMetric {
 				t.Insert(have)
 			}
 		}

@@ -704,3 +704,76 @@ func TestDeclaredRulesStay(t *testing.T) {
 	}
 	checkUnchanged(t, h, before)
 }
+
+// Parts of what was applied go one by one, and nothing else with them.
+func TestRemoveRoutes(t *testing.T) {
+	h := tunHost(t)
+	before := snapshot(t, h)
+	a := apply(t, h, setup.L3{Link: "wg0", Addresses: prefixes("10.20.0.1/24"), Routes: routes("10.20.0.128/25", "10.30.0.0/16", "10.31.0.0/16", "fd30::/64")})
+	if len(a.Covered) != 1 || a.Covered[0].Prefix != netip.MustParsePrefix("10.20.0.128/25") {
+		t.Errorf("covered: %v", a.Covered)
+	}
+	// Routes of one's own cover nothing where they are not to count, but the link's networks do.
+	b := apply(t, h, setup.L3{Link: "wg0", Routes: routes("10.30.1.0/24", "10.20.0.0/25"), Uncounted: prefixes("10.30.0.0/16", "10.20.0.0/24")})
+	if len(b.Covered) != 1 || b.Covered[0].Prefix != netip.MustParsePrefix("10.20.0.0/25") {
+		t.Errorf("covered: %v", b.Covered)
+	}
+	if err := a.RemoveRoutes(routes("10.30.0.9/16", "10.99.0.0/16")); err != nil {
+		t.Error(err)
+	}
+	have := h.Shell("ip", "route")
+	wantLines(t, "routes", have, "10.31.0.0/16 dev wg0", "10.30.1.0/24 dev wg0")
+	if strings.Contains(have, "10.30.0.0/16") {
+		t.Errorf("routes: %s", have)
+	}
+	for _, x := range []*setup.Applied{b, a} {
+		if err := x.Remove(); err != nil {
+			t.Error(err)
+		}
+	}
+	checkUnchanged(t, h, before)
+}
+
+// A stand-in leads the network of an address into the link while the address goes, and covers nothing.
+func TestStandIn(t *testing.T) {
+	h := tunHost(t)
+	before := snapshot(t, h)
+	a := apply(t, h, setup.L3{Link: "wg0", Addresses: prefixes("10.20.0.1/24", "10.40.0.1/24")})
+	s := apply(t, h, setup.L3{Link: "wg0", Routes: []setup.Route{{Prefix: netip.MustParsePrefix("10.20.0.0/24"), Metric: setup.StandInMetric}}})
+	h.Shell("ip", "addr", "del", "10.20.0.1/24", "dev", "wg0")
+	wantLines(t, "the way", h.Shell("ip", "route", "get", "10.20.0.9"), "dev wg0")
+	b := apply(t, h, setup.L3{Link: "wg0", Routes: routes("10.20.0.0/24")})
+	if len(b.Covered) != 0 {
+		t.Errorf("covered: %v", b.Covered)
+	}
+	for _, x := range []*setup.Applied{s, b, a} {
+		if err := x.Remove(); err != nil {
+			t.Error(err)
+		}
+	}
+	checkUnchanged(t, h, before)
+}
+
+// The firewall of a default route follows the link's addresses without the policy being taken away.
+func TestFollowAddresses(t *testing.T) {
+	h := tunHost(t)
+	before := snapshot(t, h)
+	a := apply(t, h, setup.L3{Link: "wg0", Addresses: prefixes("10.20.0.1/24"), Routes: routes("0.0.0.0/0")})
+	rules := h.Shell("ip", "rule")
+	h.Shell("ip", "addr", "add", "10.20.0.77/24", "dev", "wg0")
+	if err := a.FollowAddresses(); err != nil {
+		t.Error(err)
+	}
+	wantLines(t, "the firewall", h.Shell("nft", "list", "ruleset"), "10.20.0.77", "10.20.0.1")
+	if now := h.Shell("ip", "rule"); now != rules {
+		t.Errorf("rules before:\n%snow:\n%s", rules, now)
+	}
+	if err := a.Remove(); err != nil {
+		t.Error(err)
+	}
+	if err := a.FollowAddresses(); err != nil {
+		t.Error(err)
+	}
+	h.Shell("ip", "addr", "flush", "dev", "wg0")
+	checkUnchanged(t, h, before)
+}

@@ -42,6 +42,9 @@ func (t *Tunnel) Configure(change Change) error {
 	if err := t.changeSocket(&change); err != nil {
 		return err
 	}
+	if change.PostQuantum != nil {
+		t.postQuantum = *change.PostQuantum
+	}
 	if change.PrivateKey != nil {
 		if err := t.changeKey(*change.PrivateKey); err != nil {
 			return err
@@ -137,7 +140,6 @@ func (t *Tunnel) checkPostQuantum(change *Change) error {
 			return fmt.Errorf("%w: peer %s would be on WireGuard's wire, and the tunnel requires post-quantum keys", ErrInvalidChange, key)
 		}
 	}
-	t.postQuantum = required
 	return nil
 }
 
@@ -344,7 +346,9 @@ func (t *Tunnel) changePeer(change *PeerChange, edit *routeEdit, fresh bool) {
 	}
 	if fresh {
 		edit.removeAll(p)
-		p.setPresharedKey(crypto.PresharedKey{})
+		if change.PresharedKey == nil { // set to the same it never was another: a handshake may be under way
+			p.setPresharedKey(crypto.PresharedKey{})
+		}
 		if change.Keepalive == nil {
 			p.timers.setInterval(0)
 		}

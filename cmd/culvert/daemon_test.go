@@ -102,7 +102,24 @@ func (s *system) kernel() kernel {
 			if step == "up" {
 				s.engine.network.Open(transport.Options{})
 			}
-			return applied{remove: func() error { s.undo(step); return nil }}, nil
+			left := slices.Clone(c.Routes)
+			return applied{
+				remove: func() error {
+					switch {
+					case len(left) > 0:
+						s.undo(stepOf(setup.L3{Routes: left}))
+					case len(c.Routes) == 0:
+						s.undo(step)
+					}
+					return nil
+				},
+				removeRoutes: func(routes []setup.Route) error {
+					s.undo(stepOf(setup.L3{Routes: routes}))
+					left = slices.DeleteFunc(left, func(r setup.Route) bool { return slices.Contains(routes, r) })
+					return nil
+				},
+				followAddresses: func() error { return s.do("follow") },
+			}, nil
 		},
 		autoMTU: func(_ context.Context, _ string, _ uint32, overhead int, _ []netip.Addr) (int, error) {
 			return s.mtu + setup.WireGuardOverhead - overhead, nil
@@ -129,8 +146,11 @@ func stepOf(c setup.L3) string {
 			list = append(list, r.Prefix.String())
 		}
 		kind := "routes:"
-		if isPolicy(c.Routes[0]) {
+		switch {
+		case isPolicy(c.Routes[0]):
 			kind = "policy:"
+		case c.Routes[0].Metric == setup.StandInMetric:
+			kind = "standin:"
 		}
 		return kind + strings.Join(list, ",")
 	}
@@ -428,9 +448,15 @@ func TestTunnelReload(t *testing.T) {
 		{"a route less", strings.Replace(before, "10.30.0.0/16,", "", 1), "+configure -routes:10.30.0.0/16"},
 		{"no default route", strings.Replace(before, ", 0.0.0.0/0", "", 1), "+configure -policy:0.0.0.0/0"},
 		{"another address", strings.Replace(before, "[10.20", "[10.21.0.1/24, 10.20", 1),
-			"+configure +10.21.0.1/24 -routes:10.30.0.0/16 +routes:10.30.0.0/16 -policy:0.0.0.0/0 +policy:0.0.0.0/0"},
+			"+configure +10.21.0.1/24 +follow"},
+		{"an address that covers a route", strings.Replace(before, "[10.20", "[10.30.0.1/15, 10.20", 1),
+			"+configure +10.30.0.1/15 -routes:10.30.0.0/16 +follow"},
+		{"one of two routes", strings.Replace(before, "10.30.0.0/16,", "10.31.0.0/16,", 1),
+			"+configure +routes:10.31.0.0/16 -routes:10.30.0.0/16"},
+		{"the only address", strings.Replace(before, "10.20.0.1/24", "", 1),
+			"+configure +standin:10.20.0.0/24 -10.20.0.1/24 -routes:10.30.0.0/16 +routes:10.30.0.0/16 -policy:0.0.0.0/0 +policy:0.0.0.0/0 -standin:10.20.0.0/24"},
 		{"changed address", strings.Replace(before, "10.20.0.1", "10.20.0.9", 1),
-			"+configure +10.20.0.9/24 -10.20.0.1/24 -routes:10.30.0.0/16 +routes:10.30.0.0/16 -policy:0.0.0.0/0 +policy:0.0.0.0/0"},
+			"+configure +10.20.0.9/24 +standin:10.20.0.0/24 -10.20.0.1/24 +follow -standin:10.20.0.0/24"},
 		{"mtu", "    mtu: 1300\n" + before, "+configure +mtu1300"},
 		{"fwmark", "    fwmark: 77\n" + before, "+configure -policy:0.0.0.0/0 +policy:0.0.0.0/0"},
 		{"no routes", "    table: off\n" + before, "+configure -routes:10.30.0.0/16 -policy:0.0.0.0/0"},

@@ -51,7 +51,11 @@ type kernel struct {
 type applied struct {
 	mark     uint32
 	warnings []error
+	covered  []setup.Route // that were left out
 	remove   func() error
+
+	removeRoutes    func([]setup.Route) error
+	followAddresses func() error
 }
 
 // kernel is what an instance's tunnels are made with.
@@ -98,7 +102,7 @@ func linux() kernel {
 			if err != nil {
 				return applied{}, err
 			}
-			return applied{a.Mark, a.Warnings, a.Remove}, nil
+			return applied{a.Mark, a.Warnings, a.Covered, a.Remove, a.RemoveRoutes, a.FollowAddresses}, nil
 		},
 		autoMTU: func(ctx context.Context, link string, mark uint32, overhead int, endpoints []netip.Addr) (int, error) {
 			return setup.AutoMTU(ctx, "", link, mark, overhead, endpoints)

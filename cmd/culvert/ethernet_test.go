@@ -73,7 +73,7 @@ func TestTapStart(t *testing.T) {
 	s.mtu = 1380
 	live.refreshMTU()
 	live.linkUp()
-	if got, want := s.take(), "-10.20.0.1/24 +10.20.0.1/24"; got != want {
+	if got, want := s.take(), "+standin:10.20.0.0/24 -10.20.0.1/24 -standin:10.20.0.0/24 +10.20.0.1/24"; got != want {
 		t.Errorf("then: %s, want %s", got, want)
 	}
 	if err := live.stop(); err != nil {
@@ -113,7 +113,7 @@ func TestTapReload(t *testing.T) {
 	if _, err := live.reload(t.Context(), next, next.Tunnels[0]); err != nil {
 		t.Fatal(err)
 	}
-	if got, want := s.take(), "+configure +mtu9000 -10.20.0.1/24"; got != want {
+	if got, want := s.take(), "+configure +mtu9000 +standin:10.20.0.0/24 -10.20.0.1/24 -standin:10.20.0.0/24"; got != want {
 		t.Errorf("done: %s\nwant  %s", got, want)
 	}
 	c := s.changes[1]

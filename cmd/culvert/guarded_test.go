@@ -68,7 +68,7 @@ func newGuarded(t *testing.T, signIn string) *guarded {
 			if stepOf(c) == "up" {
 				g.dev.SetUp(true)
 			}
-			return applied{remove: func() error { return nil }}, nil
+			return appliedNothing(), nil
 		},
 		autoMTU: func(context.Context, string, uint32, int, []netip.Addr) (int, error) {
 			if g.broken.Load() {

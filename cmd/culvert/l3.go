@@ -16,12 +16,13 @@ type l3 struct {
 	warnf     func(format string, args ...any)
 	namespace string // file of the network namespace the link is in; "" stands for the daemon's
 
-	have   setup.L3 // the state in force
-	base   *applied // the link is up
-	mtu    *applied
-	addrs  map[netip.Prefix]*applied
-	routes []*applied // all but those of policy
-	policy *applied   // default routes with a table of their own
+	have    setup.L3 // the state in force
+	base    *applied // the link is up
+	mtu     *applied
+	addrs   map[netip.Prefix]*applied
+	routes  map[setup.Route]*applied // of all but those of policy: which application added it
+	covered map[setup.Route]bool     // those of them that were left out, as one of the link's networks leads there
+	policy  *applied                 // default routes with a table of their own
 }
 
 func isPolicy(r setup.Route) bool { return r.Prefix.Bits() == 0 && r.Table == 0 }
@@ -40,7 +41,7 @@ func splitRoutes(rs []setup.Route) (plain, policy []setup.Route) {
 // up sets the link up, with nothing on it yet.
 func (s *l3) up(ctx context.Context, link string) error {
 	s.have = setup.L3{Link: link}
-	s.addrs = make(map[netip.Prefix]*applied)
+	s.addrs, s.routes, s.covered = make(map[netip.Prefix]*applied), make(map[setup.Route]*applied), make(map[setup.Route]bool)
 	var err error
 	s.base, err = s.add(ctx, s.have)
 	return err
@@ -64,40 +65,80 @@ func (s *l3) restore(ctx context.Context, setMark func(uint32) error) error {
 	return errors.Join(s.change(ctx, bare), s.change(ctx, want))
 }
 
-func (s *l3) change(ctx context.Context, want setup.L3) error {
+// change goes from the state in force to another. What stays is in force at every moment: what comes is added before what goes is taken
+// away, and while an address goes, a stand-in leads its network into the link.
+func (s *l3) change(ctx context.Context, want setup.L3) (err error) {
 	if s.have.MTU != want.MTU && want.MTU != 0 {
 		if err := s.setMTU(ctx, want.MTU); err != nil {
 			return err
 		}
 	}
-	addrsChanged := false
+	var arrive, leave []netip.Prefix
 	for _, p := range want.Addresses {
-		if s.addrs[p] != nil {
-			continue
+		if s.addrs[p] == nil {
+			arrive = append(arrive, p)
 		}
-		a, err := s.add(ctx, setup.L3{Link: want.Link, Addresses: []netip.Prefix{p}})
-		if err != nil {
-			return err
-		}
-		s.addrs[p] = a
-		s.have.Addresses = append(slices.Clone(s.have.Addresses), p)
-		addrsChanged = true
 	}
-	for p, a := range s.addrs {
-		if slices.Contains(want.Addresses, p) {
-			continue
+	for _, p := range s.have.Addresses {
+		if !slices.Contains(want.Addresses, p) {
+			leave = append(leave, p)
 		}
-		delete(s.addrs, p)
-		s.have.Addresses = slices.DeleteFunc(slices.Clone(s.have.Addresses), func(q netip.Prefix) bool { return p == q })
-		addrsChanged = true
-		if err := a.remove(); err != nil {
+	}
+	for _, p := range arrive {
+		if err := s.addAddress(ctx, p); err != nil {
 			return err
 		}
 	}
-	if err := s.changeRoutes(ctx, want, addrsChanged); err != nil {
+	standIn, err := s.standIn(ctx, leave)
+	if err != nil { // packets may be lost then, and nothing else
+		s.warnf("%v", err)
+	}
+	defer func() { err = errors.Join(err, removeAll([]*applied{standIn})) }()
+	for _, p := range leave {
+		if err := s.removeAddress(p); err != nil {
+			return err
+		}
+	}
+	// With the last IPv4 address of a link the kernel takes its IPv4 routes (fib_disable_ip).
+	lost := len(leave) > 0 && slices.ContainsFunc(leave, isIPv4) && !slices.ContainsFunc(want.Addresses, isIPv4)
+	if err := s.changeRoutes(ctx, want, arrive, leave, lost); err != nil {
 		return err
 	}
-	return s.changePolicy(ctx, want, addrsChanged)
+	return s.changePolicy(ctx, want, len(arrive)+len(leave) > 0, lost)
+}
+
+func isIPv4(p netip.Prefix) bool { return p.Addr().Is4() }
+
+func (s *l3) addAddress(ctx context.Context, p netip.Prefix) error {
+	a, err := s.add(ctx, setup.L3{Link: s.have.Link, Addresses: []netip.Prefix{p}})
+	if err != nil {
+		return err
+	}
+	s.addrs[p] = a
+	s.have.Addresses = append(slices.Clone(s.have.Addresses), p)
+	return nil
+}
+
+func (s *l3) removeAddress(p netip.Prefix) error {
+	a := s.addrs[p]
+	delete(s.addrs, p)
+	s.have.Addresses = slices.DeleteFunc(slices.Clone(s.have.Addresses), func(q netip.Prefix) bool { return p == q })
+	return a.remove()
+}
+
+// standIn leads the networks of addresses that go into the link until it is removed; nil where they have none.
+func (s *l3) standIn(ctx context.Context, addresses []netip.Prefix) (*applied, error) {
+	var routes []setup.Route
+	for _, p := range addresses {
+		r := setup.Route{Prefix: p.Masked(), Metric: setup.StandInMetric}
+		if !p.IsSingleIP() && !slices.Contains(routes, r) {
+			routes = append(routes, r)
+		}
+	}
+	if len(routes) == 0 {
+		return nil, nil
+	}
+	return s.add(ctx, setup.L3{Link: s.have.Link, Routes: routes})
 }
 
 func (s *l3) setMTU(ctx context.Context, mtu int) error {
@@ -112,39 +153,106 @@ func (s *l3) setMTU(ctx context.Context, mtu int) error {
 	return nil
 }
 
-// changeRoutes brings the plain routes about. New ones alone are added to the others. Where some go, or addresses whose
-// own routes may have stood in for some, all are set anew: a route left out as covered by another may be needed now.
-func (s *l3) changeRoutes(ctx context.Context, want setup.L3, anew bool) error {
-	have, havePolicy := splitRoutes(s.have.Routes)
+// changeRoutes brings the plain routes about. arrive and leave are the addresses that have changed; lost, that all IPv4 routes are gone.
+func (s *l3) changeRoutes(ctx context.Context, want setup.L3, arrive, leave []netip.Prefix, lost bool) error {
+	have, _ := splitRoutes(s.have.Routes)
 	plain, _ := splitRoutes(want.Routes)
-	wanted := setOf(plain)
+	there, wanted := setOf(have), setOf(plain)
+	var anew []setup.Route
 	for _, r := range have {
-		anew = anew || !wanted[r]
-	}
-	if anew {
-		old := s.routes
-		s.routes, s.have.Routes, have = nil, slices.Clone(havePolicy), nil
-		if err := removeAll(old); err != nil {
-			return err
+		// A route that was left out may be needed now.
+		if lost && isIPv4(r.Prefix) || s.covered[r] && anyContains(leave, r.Prefix) {
+			if err := s.dropRoutes([]setup.Route{r}); err != nil {
+				return err
+			}
+			if wanted[r] {
+				anew = append(anew, r)
+			}
+			delete(there, r)
 		}
 	}
-	var missing []setup.Route
-	there := setOf(have)
+	missing, uncounted := anew, make([]netip.Prefix, 0, len(have))
 	for _, r := range plain {
-		if !there[r] {
+		if !there[r] && !slices.Contains(anew, r) {
 			missing = append(missing, r)
 		}
 	}
-	if len(missing) == 0 {
-		return nil
+	for r := range there {
+		uncounted = append(uncounted, r.Prefix)
 	}
-	a, err := s.add(ctx, setup.L3{Link: want.Link, Routes: missing, Endpoints: want.Endpoints})
-	if err != nil {
+	if len(missing) > 0 {
+		a, err := s.add(ctx, setup.L3{Link: want.Link, Routes: missing, Uncounted: uncounted, Endpoints: want.Endpoints})
+		if err != nil {
+			return err
+		}
+		for _, r := range missing {
+			s.routes[r] = a
+		}
+		for _, r := range a.covered {
+			s.covered[r] = true
+		}
+		s.have.Routes = append(slices.Clone(s.have.Routes), missing...)
+	}
+	var gone []setup.Route
+	for _, r := range have {
+		if there[r] && !wanted[r] {
+			gone = append(gone, r)
+		}
+	}
+	if err := s.dropRoutes(gone); err != nil {
 		return err
 	}
-	s.routes = append(s.routes, a)
-	s.have.Routes = append(slices.Clone(s.have.Routes), missing...)
-	return nil
+	return s.coverRoutes(arrive)
+}
+
+// dropRoutes takes plain routes away.
+func (s *l3) dropRoutes(routes []setup.Route) error {
+	if len(routes) == 0 {
+		return nil
+	}
+	gone := setOf(routes)
+	s.have.Routes = slices.DeleteFunc(slices.Clone(s.have.Routes), func(r setup.Route) bool { return gone[r] })
+	of := make(map[*applied][]setup.Route)
+	var order []*applied
+	for _, r := range routes {
+		a := s.routes[r]
+		if of[a] == nil {
+			order = append(order, a)
+		}
+		of[a] = append(of[a], r)
+		delete(s.routes, r)
+		delete(s.covered, r)
+	}
+	used := make(map[*applied]bool)
+	for _, a := range s.routes {
+		used[a] = true
+	}
+	var errs []error
+	for _, a := range order {
+		if used[a] {
+			errs = append(errs, a.removeRoutes(of[a]))
+		} else {
+			errs = append(errs, a.remove())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// coverRoutes takes away the routes that networks of new addresses cover, as if the addresses had always been there.
+func (s *l3) coverRoutes(arrive []netip.Prefix) error {
+	var errs []error
+	for r, a := range s.routes {
+		if r.Table == 0 && !s.covered[r] && anyContains(arrive, r.Prefix) {
+			s.covered[r] = true
+			errs = append(errs, a.removeRoutes([]setup.Route{r}))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// anyContains reports whether all of p is in the network of one of the addresses.
+func anyContains(addresses []netip.Prefix, p netip.Prefix) bool {
+	return slices.ContainsFunc(addresses, func(a netip.Prefix) bool { return a.Bits() <= p.Bits() && a.Contains(p.Addr()) })
 }
 
 func setOf(rs []setup.Route) map[setup.Route]bool {
@@ -155,12 +263,16 @@ func setOf(rs []setup.Route) map[setup.Route]bool {
 	return set
 }
 
-// changePolicy brings the policy for default routes about. It knows the link's addresses, so it is set anew with them.
-func (s *l3) changePolicy(ctx context.Context, want setup.L3, anew bool) error {
+// changePolicy brings the policy for default routes about. It knows the link's addresses, and follows where they have changed.
+func (s *l3) changePolicy(ctx context.Context, want setup.L3, addresses, lost bool) error {
 	plain, have := splitRoutes(s.have.Routes)
 	_, policy := splitRoutes(want.Routes)
-	if !anew && slices.Equal(have, policy) && (len(policy) == 0 || s.have.Mark == want.Mark) {
+	lost = lost && slices.ContainsFunc(have, func(r setup.Route) bool { return isIPv4(r.Prefix) })
+	if !lost && slices.Equal(have, policy) && (len(policy) == 0 || s.have.Mark == want.Mark) {
 		s.have.Mark = want.Mark
+		if s.policy != nil && addresses {
+			return s.policy.followAddresses()
+		}
 		return nil
 	}
 	if s.policy != nil {
@@ -201,10 +313,18 @@ func (s *l3) remove() error {
 	for _, p := range s.have.Addresses {
 		all = append(all, s.addrs[p])
 	}
-	all = append(all, s.routes...)
+	seen := make(map[*applied]bool)
+	for _, a := range s.routes {
+		if !seen[a] {
+			seen[a] = true
+			all = append(all, a)
+		}
+	}
 	all = append(all, s.policy)
-	s.base, s.mtu, s.routes, s.policy = nil, nil, nil, nil
+	s.base, s.mtu, s.policy = nil, nil, nil
 	clear(s.addrs)
+	clear(s.routes)
+	clear(s.covered)
 	s.have = setup.L3{}
 	return removeAll(all)
 }
