@@ -59,7 +59,8 @@ type Tunnel struct {
 	Handshakes Handshakes        `json:"handshakes"`
 	Switch     *Switch           `json:"switch,omitempty"`  // of a tap tunnel
 	Server     bool              `json:"server,omitempty"`  // clients can join: "culvert client list" shows them
-	Pulled     bool              `json:"pulled,omitempty"`  // a server has said what to set up
+	Pulls      bool              `json:"pulls,omitempty"`   // it is the client of a server, which says what to set up
+	Pulled     bool              `json:"pulled,omitempty"`  // and has said so
 	SignIn     *SignIn           `json:"sign_in,omitempty"` // what the server asks of the user; absent where nothing
 }
 

@@ -36,12 +36,15 @@ func (s *SignIn) by() string {
 	return "oidc " + s.Provider
 }
 
+// NoAuthenticator is the note of a sign-in for which no code can be right yet.
+const NoAuthenticator = "no authenticator is enrolled for this client: whoever runs the server has to do so"
+
 // Errors of a second factor.
 var (
 	ErrCannotSignIn = errors.New("an app that speaks WireGuard cannot sign in")
 	ErrNoCodes      = errors.New("the client's group does not ask for codes")
 
-	errNoSecret  = errors.New("no authenticator is enrolled for this client: whoever runs the server has to do so")
+	errNoSecret  = errors.New(NoAuthenticator)
 	errWrongCode = errors.New("the code is wrong, or was used before")
 	errTooMany   = errors.New("too many wrong codes")
 )

@@ -152,6 +152,14 @@ func accessStatusOf(s *access.Status) *control.Access {
 	return out
 }
 
+// counted is a number of things: "1 rule", "2 rules".
+func counted(n int, thing string) string {
+	if n != 1 {
+		thing += "s"
+	}
+	return fmt.Sprintf("%d %s", n, thing)
+}
+
 // writeAccess writes a peer's access.
 func writeAccess(field func(name, format string, args ...any), a *control.Access) {
 	var parts []string
@@ -165,7 +173,7 @@ func writeAccess(field func(name, format string, args ...any), a *control.Access
 		say("within its schedule")
 	}
 	if a.Rules > 0 || a.Default == "deny" {
-		say("default %s, %d rules, %d flows", a.Default, a.Rules, a.Flows)
+		say("default %s, %s, %s", a.Default, counted(a.Rules, "rule"), counted(a.Flows, "flow"))
 	}
 	if a.FromPeerRate != 0 {
 		say("at most %s from it", spec.BitRate(a.FromPeerRate))

@@ -31,7 +31,8 @@ The clients of a tunnel with "server:" in its file. All take --tunnel TUNNEL (or
 
   list    who has joined, and who is invited
   show    one of them
-  add     a client for an app that speaks WireGuard: prints a wg-quick file with a key made for it, which is kept nowhere
+  add     a client for an app that speaks WireGuard: prints a wg-quick file with a key made for it, which is kept nowhere: on a phone the
+          app scans --qr; for a file (umask 077; culvert client add NAME --wireguard > NAME.conf)
           with --public-key a client with a key of its own: a culvert that has joined another server, say
   totp    makes a new secret for NAME's authenticator and prints its otpauth:// link, once; one from before is void. NAME's group has
           "sign_in: {totp: true}"; NAME may be only invited yet. Without --qr, --png or --svg only the link is printed
@@ -90,7 +91,15 @@ func (p *program) clientShow(where *string) *cobra.Command {
 				return writeClient(p.stdout, c, time.Now())
 			}
 		}
-		return fmt.Errorf("there is no client %s", args[0])
+		for i := range answer.Invitations {
+			if c := &answer.Invitations[i]; c.Name == args[0] {
+				if asJSON {
+					return writeJSON(p.stdout, c)
+				}
+				return writeInvited(p.stdout, c)
+			}
+		}
+		return hint(fmt.Errorf("there is no client %s", args[0]), "culvert client list has all")
 	}}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "")
 	return cmd
@@ -157,6 +166,9 @@ func (p *program) clientTOTP(where *string) *cobra.Command {
 		}
 		if err := p.writeSecret(answer.Link); err != nil {
 			return err
+		}
+		if isTerminal(p.stderr) {
+			fmt.Fprintf(p.stderr, "culvert: for an authenticator; shown this once\n")
 		}
 		return pic.draw(p.stdout, answer.Link)
 	}}
@@ -237,6 +249,11 @@ func handshakeAge(c *control.ServerClient, now time.Time) string {
 	return now.Sub(c.LatestHandshake).Truncate(time.Second).String() + " ago"
 }
 
+func writeInvited(w io.Writer, i *control.Invited) error {
+	_, err := fmt.Fprintf(w, "client %s of %s\n  group: %s\n  invited: until %s, and has not joined\n", i.Name, i.Tunnel, dash(i.Group), i.Expires.Local().Format(time.DateTime))
+	return err
+}
+
 func writeClient(w io.Writer, c *control.ServerClient, now time.Time) error {
 	var b strings.Builder
 	line := func(name, text string) {
@@ -252,7 +269,7 @@ func writeClient(w io.Writer, c *control.ServerClient, now time.Time) error {
 	line("networks behind it", strings.Join(texts(c.Networks), ", "))
 	line("calls itself", c.Says)
 	line("joined", strings.TrimSpace(c.Joined.Local().Format(time.DateTime)+" "+map[bool]string{true: "from " + c.JoinedFrom}[c.JoinedFrom != ""]))
-	if !c.Seen.IsZero() {
+	if !c.Seen.IsZero() && c.LatestHandshake.IsZero() { // otherwise the handshake tells more
 		line("last seen", "about "+c.Seen.Local().Format(time.DateTime))
 	}
 	if s := c.SignIn; s != nil {
@@ -264,7 +281,7 @@ func writeClient(w io.Writer, c *control.ServerClient, now time.Time) error {
 	}
 	line("latest handshake", handshakeAge(c, now))
 	line("endpoint", c.Endpoint)
-	line("transfer", fmt.Sprintf("%d bytes received, %d sent", c.ReceivedBytes, c.SentBytes))
+	line("transfer", fmt.Sprintf("%s received, %s sent", bytesText(c.ReceivedBytes), bytesText(c.SentBytes)))
 	_, err := io.WriteString(w, b.String())
 	return err
 }

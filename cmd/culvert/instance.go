@@ -133,6 +133,9 @@ func (in *instance) status() []control.Tunnel {
 		s.PrivateKey.Zero()
 		c := statusOf(s, t.peerNames())
 		c.Interface, c.Server = t.hooks.ifname, t.role.server != nil
+		t.linkMu.Lock()
+		c.Pulls = pulledFrom(&t.conf) >= 0
+		t.linkMu.Unlock()
 		c.SignIn, c.Pulled = t.role.signIn.status()
 		out = append(out, c)
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"culvert/control"
+	"culvert/server"
 )
 
 func (p *program) invite() *cobra.Command {
@@ -39,7 +40,7 @@ in private. It is printed and written nowhere. A second invitation for NAME make
 			if err := p.writeSecret(answer.Link); err != nil {
 				return err
 			}
-			fmt.Fprintf(p.stderr, "culvert: good until %s, for one use; on the client: culvert join -\n", answer.Expires.Local().Format(time.DateTime))
+			fmt.Fprintf(p.stderr, "culvert: good until %s, for one use; on the client: culvert join\n", answer.Expires.Local().Format(time.DateTime))
 			return pic.draw(p.stdout, answer.Link)
 		},
 	}
@@ -90,7 +91,10 @@ func (p *program) askServer(where string, r control.ClientsRequest) (*control.Cl
 	r.Tunnel = tunnel
 	answer, err := p.ask(instance).Clients(context.Background(), r)
 	if err != nil {
-		return nil, p.callError(instance, err)
+		if err = p.callError(instance, err); strings.Contains(err.Error(), server.ErrTaken.Error()) {
+			err = hint(err, "culvert client revoke %s ends that one, and its addresses stay with the name; or choose another name", r.Name)
+		}
+		return nil, err
 	}
 	return answer, nil
 }

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -22,31 +23,36 @@ const (
 	defaultConfigDir = "/etc/culvert"
 	// joinTime is how long one endpoint of a server may take to answer.
 	joinTime = 20 * time.Second
+	// joinPatience is after how long whoever waits is told so.
+	joinPatience = 3 * time.Second
 )
 
 func (p *program) join() *cobra.Command {
 	var name, dir string
 	var stay bool
 	cmd := &cobra.Command{
-		Use:   "join LINK",
+		Use:   "join [LINK]",
 		Short: "join a server by an invitation",
-		Long: `Usage: culvert join - [--name NAME] [--dir DIR] [--no-up]
+		Long: `Usage: culvert join [-] [--name NAME] [--dir DIR] [--no-up]
        culvert join LINK
 
 Joins the server that an invitation is from ("culvert invite" printed it): makes a key on this machine, DIR/NAME.key (mode 0600), which
 never leaves it; has the server take its public half; writes DIR/NAME.yaml and starts it, as "culvert up" does. Addresses, routes and DNS
-come from the server each time. With "-" the link is read from the input, where other users and the shell's history do not see it; prefer
-that. A failure leaves neither file behind, with one exception: where the server was asked and its answer was lost it may have taken the
+come from the server each time. Without LINK, or with "-", it is asked for at a terminal, or read from the input, where other users and the
+shell's history do not see it; prefer that. A failure leaves neither file behind, with one exception: where the server was asked and its answer was lost it may have taken the
 key, which is kept, and used again by the next join with the same link.
 
   --name NAME   of the tunnel and the instance, up to 15 characters; otherwise the first part of the server's name
   --dir DIR     where the files go, ` + defaultConfigDir + ` otherwise
   --no-up       only write the files
 `,
-		Args: needArgs("LINK"),
+		Args: needArgs("[LINK]"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			text := args[0]
-			if text == "-" {
+			text := strings.Join(args, "")
+			if text == "" || text == "-" {
+				if p.interactive() {
+					fmt.Fprint(p.stderr, "paste the link of the invitation: ")
+				}
 				line, err := bufio.NewReader(io.LimitReader(p.stdin, server.MaxLink+2)).ReadString('\n')
 				if err != nil && !errors.Is(err, io.EOF) {
 					return fmt.Errorf("cannot read the invitation: %w", err)
@@ -74,6 +80,7 @@ key, which is kept, and used again by the next join with the same link.
 			if err := p.detach(nil, "up", path); err != nil {
 				return hint(err, "the files are written; culvert up %s tries again", path)
 			}
+			fmt.Fprintf(p.stderr, "culvert: %[1]s is up: culvert status %[1]s shows it, culvert down %[1]s ends it, culvert up %[2]s starts it again\n", name, path)
 			if p.interactive() {
 				return p.signInAfter(name)
 			}
@@ -126,7 +133,7 @@ func (p *program) joinAs(ctx context.Context, link *server.Link, dir, name strin
 	}
 	path = filepath.Join(dir, name+".yaml")
 	if _, err := os.Lstat(path); err == nil {
-		return "", hint(fmt.Errorf("%s is there already", path), "choose another name with --name")
+		return "", thereAlready(path, name)
 	}
 	key, err := makeJoinKey(dir, name, link)
 	if err != nil {
@@ -134,7 +141,9 @@ func (p *program) joinAs(ctx context.Context, link *server.Link, dir, name strin
 	}
 	defer key.private.Zero()
 	host, _ := os.Hostname()
+	answered := p.sayAfter(joinPatience, fmt.Sprintf("no answer from %s yet; each address is given %v", strings.Join(link.Endpoints, ", "), joinTime))
 	answer, asked, err := enrolAt(ctx, link, key.private.Public(), host)
+	answered()
 	switch _, refused := errors.AsType[*refusal](err); {
 	case err == nil:
 	case refused, !asked && !key.again:
@@ -153,6 +162,25 @@ func (p *program) joinAs(ctx context.Context, link *server.Link, dir, name strin
 	}
 	fmt.Fprintf(p.stderr, "culvert: joined; %s\n", path)
 	return path, nil
+}
+
+// sayAfter tells whoever waits why, unless it is stopped before.
+func (p *program) sayAfter(patience time.Duration, text string) (stop func()) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	var saying sync.WaitGroup
+	saying.Go(func() {
+		if <-ctx.Done(); errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			fmt.Fprintf(p.stderr, "culvert: %s\n", text)
+		}
+	})
+	return func() { cancel(); saying.Wait() }
+}
+
+// thereAlready refuses to write over a file of a machine that has joined before.
+func thereAlready(path, name string) error {
+	base := strings.TrimSuffix(path, filepath.Ext(path))
+	return hint(fmt.Errorf("%s is there already", path),
+		"choose another name with --name; or, where this machine is to join that server anew: culvert down %s; rm %[2]s.yaml %[2]s.key", name, base)
 }
 
 // clientFileText is the file of a client.

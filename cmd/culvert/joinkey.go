@@ -35,7 +35,7 @@ func makeJoinKey(dir, name string, link *server.Link) (*joinKey, error) {
 	psk.Zero()
 	k := &joinKey{path: filepath.Join(dir, name+".key"), note: filepath.Join(dir, name+".joining")}
 	if _, err := os.Lstat(k.path); err == nil {
-		return k, k.takeUp(invitation)
+		return k, k.takeUp(name, invitation)
 	}
 	if k.private, err = crypto.GeneratePrivateKey(); err != nil {
 		return nil, err
@@ -59,10 +59,10 @@ func (k *joinKey) noteText(invitation crypto.PublicKey) string {
 }
 
 // takeUp reads the key that is there, if it was left by a join by the same invitation.
-func (k *joinKey) takeUp(invitation crypto.PublicKey) error {
+func (k *joinKey) takeUp(name string, invitation crypto.PublicKey) error {
 	note, err := readPrivate(k.note)
 	if errors.Is(err, fs.ErrNotExist) {
-		return hint(fmt.Errorf("%s is there already", k.path), "choose another name with --name")
+		return thereAlready(k.path, name)
 	}
 	text, keyErr := readPrivate(k.path)
 	if err := errors.Join(err, keyErr); err != nil {

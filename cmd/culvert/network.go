@@ -164,6 +164,10 @@ func (p *program) lookWith(ctx context.Context, file *config.File) (*apply.Engin
 	if text := p.unconfirmed(file.Instance, j.State()); text != "" {
 		made.Notes = append(made.Notes, text)
 	}
+	if pullsAny(file) && !made.IsEmpty() {
+		made.Notes = append(made.Notes, "what the server says (addresses, routes, name servers) is not in the file, and so not in this plan: "+
+			"\"culvert up\" and \"reload\" set it up besides, or leave it in place where it is there")
+	}
 	return e, made, nil
 }
 

@@ -95,7 +95,7 @@ The network around it, or alone (bridges, bonds, namespaces, shaping, services, 
 
 A server that clients join ("server:" in its file), and they:
   culvert invite NAME        print a link that one client can join with, once
-  culvert join -             join by the link that is pasted: key, file and tunnel in one
+  culvert join               join by the link that is pasted: key, file and tunnel in one
   culvert client list        who has joined; also show NAME, revoke NAME, totp NAME, add NAME --wireguard
   culvert signin NAME        sign in where the server demands it
 
@@ -114,6 +114,7 @@ Without a file:
 `
 
 func (p *program) root() *cobra.Command {
+	var asVersion bool // what most programs understand; the command's name here is version
 	root := &cobra.Command{
 		Use:           "culvert",
 		Short:         "encrypted tunnels on Linux",
@@ -131,11 +132,15 @@ func (p *program) root() *cobra.Command {
 			return &usageError{text, "culvert"}
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if asVersion {
+				return p.printVersion()
+			}
 			fmt.Fprint(p.stderr, overview)
 			return &shownError{exitUsage}
 		},
 		SuggestionsMinimumDistance: 2,
 	}
+	root.Flags().BoolVar(&asVersion, "version", false, "")
 	root.SetIn(p.stdin)
 	root.SetOut(p.stdout)
 	root.SetErr(p.stderr)

@@ -29,7 +29,7 @@ func openServed(s surroundings, conf *config.Tunnel, log *slog.Logger) (*served,
 		return nil, err
 	}
 	sv, err := server.Open(kept.store, serverConfig(conf), time.Now(), func(e server.Event) {
-		log.Info("client", "event", e.Event, "client", e.Client, "from", e.From, "why", e.Why)
+		log.Info("client", eventAttributes(&e)...)
 		if err := kept.audit.Write(e); err != nil {
 			log.Error("cannot write the audit log", "error", err)
 		}
@@ -39,6 +39,17 @@ func openServed(s surroundings, conf *config.Tunnel, log *slog.Logger) (*served,
 	}
 	return &served{server: sv, told: make(map[crypto.PublicKey][]byte), asked: make(map[crypto.PublicKey]time.Time),
 		from: make(map[crypto.PublicKey]netip.AddrPort), visits: make(map[crypto.PublicKey]*visit)}, nil
+}
+
+// eventAttributes are what the log says of an event: what the audit log has, in short.
+func eventAttributes(e *server.Event) []any {
+	attributes := []any{"event", e.Event, "client", e.Client}
+	for _, a := range [][2]string{{"from", e.From}, {"why", e.Why}} {
+		if a[1] != "" {
+			attributes = append(attributes, a[0], a[1])
+		}
+	}
+	return attributes
 }
 
 // serverPosition is where a file makes a tunnel a server.

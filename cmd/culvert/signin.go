@@ -108,8 +108,12 @@ func (p *program) signInAfter(instance string) error {
 	s := signingIn{p: p, instance: instance}
 	s.ask()
 	first, err := s.begin(upPatience)
-	if err != nil || first == nil {
-		return nil // the server is not reached yet, or asks for nothing: status tells
+	if err != nil {
+		fmt.Fprintf(p.stderr, "culvert: %s is started, and no server has answered yet; culvert status %[1]s shows when one has\n", instance)
+		return nil
+	}
+	if first == nil {
+		return nil
 	}
 	return hint(s.run(first), "the tunnel is up and carries nothing; culvert signin %s tries again", instance)
 }
@@ -209,6 +213,8 @@ func (s *signingIn) run(state *control.SignIn) (err error) {
 		case state.State == control.SignInDone:
 			fmt.Fprintf(s.p.stderr, "culvert: signed in until %s\n", state.Until.Local().Format(time.DateTime))
 			return nil
+		case state.State == control.SignInCode && state.Note == server.NoAuthenticator:
+			return hint(errors.New(state.Note), "on the server: culvert client totp NAME, with the name that this client has there; then, here: culvert signin %s", s.instance)
 		case state.State == control.SignInCode:
 			if state.Note != "" && tried > 0 && (!s.again || tried == signInTries) {
 				return fmt.Errorf("the server refuses: %s", state.Note)
@@ -265,7 +271,7 @@ func signInText(instance string, s *control.SignIn) string {
 	}
 	switch s.State {
 	case control.SignInDone:
-		return "done, until " + s.Until.UTC().Format(time.RFC3339)
+		return "done, until " + s.Until.Local().Format(time.DateTime)
 	case control.SignInVisit:
 		return "waits for sign-in (" + visitText(s) + ")" + why
 	}

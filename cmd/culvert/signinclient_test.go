@@ -47,7 +47,7 @@ func TestSignInView(t *testing.T) {
 	is(control.SignInBegin, "waits for sign-in (culvert signin vpn); nobody came")
 	v.take(crypto.PublicKey{1}, server.SignInState{Step: server.SignInDone, Lasts: time.Hour}, goldenNow)
 	v.configured(crypto.PublicKey{1})
-	is(control.SignInDone, "done, until "+goldenNow.Add(time.Hour).UTC().Truncate(time.Second).Format(time.RFC3339))
+	is(control.SignInDone, "done, until "+goldenNow.Add(time.Hour).Local().Format(time.DateTime))
 	if !v.take(crypto.PublicKey{1}, server.SignInState{Step: server.SignInBegin}, goldenNow) {
 		t.Error("when it is asked for again it does not begin by itself")
 	}

@@ -85,6 +85,9 @@ func writeTunnel(b io.Writer, in control.Instance, t control.Tunnel, now time.Ti
 		field("fwmark", "%#x", t.FwMark)
 	}
 	field("mtu", "%d", t.MTU)
+	if t.Pulls && !t.Pulled && t.SignIn == nil {
+		field("server", "none has answered yet, so no addresses and routes are there")
+	}
 	if t.SignIn != nil {
 		field("sign-in", "%s", signInText(in.Name, t.SignIn))
 	}
@@ -129,7 +132,7 @@ func writeTunnel(b io.Writer, in control.Instance, t control.Tunnel, now time.Ti
 			field("latest handshake", "%s", ago(now.Sub(p.LatestHandshake)))
 		}
 		if p.HandshakeAttempts > 0 {
-			field("unanswered handshakes", "%d", p.HandshakeAttempts)
+			field("unanswered handshakes", "%s", unansweredText(&t, &p))
 		}
 		if p.Native != nil && p.Suite != "" { // there is a session
 			writeNative(field, p.Native, p.TCP)
@@ -144,6 +147,16 @@ func writeTunnel(b io.Writer, in control.Instance, t control.Tunnel, now time.Ti
 	if t.Switch != nil {
 		writeFewMACs(b, in, t.Switch)
 	}
+}
+
+// unansweredText has what a client cannot see by itself: to one that is not known nobody answers.
+func unansweredText(t *control.Tunnel, p *control.Peer) string {
+	text := strconv.Itoa(p.HandshakeAttempts)
+	const some = 3
+	if t.Pulls && p.HandshakeAttempts >= some {
+		text += " (the server is not reached, or does not know this client's key any more)"
+	}
+	return text
 }
 
 func allowedText(p control.Peer) string {

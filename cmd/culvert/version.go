@@ -20,10 +20,14 @@ Prints the module version, the revision it was built from, and the Go release.
 `,
 		Args: needArgs(),
 		RunE: func(*cobra.Command, []string) error {
-			_, err := fmt.Fprintln(p.stdout, "culvert", version())
-			return err
+			return p.printVersion()
 		},
 	}
+}
+
+func (p *program) printVersion() error {
+	_, err := fmt.Fprintln(p.stdout, "culvert", version())
+	return err
 }
 
 // agent is how this program names itself to peers on the native wire, in at most 64 bytes.
