@@ -3,6 +3,7 @@ package apply
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"culvert/setup/model"
@@ -29,20 +30,27 @@ func (e *Engine) fail(ctx context.Context, r *Result, scope model.Scope, err err
 // each of the passes.
 const patience = 10 * time.Second
 
-// lockBack is the lock of other instances for the way back.
-func (e *Engine) lockBack(ctx context.Context) (unlock func()) {
+// unlockedError says that it was gone back while another instance might have planned.
+type unlockedError struct{ err error }
+
+func (e *unlockedError) Error() string {
+	return fmt.Sprintf("waited %v, and then went on without the lock: %v", patience, e.err)
+}
+func (e *unlockedError) Unwrap() error { return e.err }
+
+// lockBack is the lock of other instances for the way back. Without it there is an error, and a function that does nothing.
+func (e *Engine) lockBack(ctx context.Context) (unlock func(), err error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	unlock, err := e.Journal.LockOthers(ctx)
-	if err != nil {
-		return func() {}
+	if unlock, err = e.Journal.LockOthers(ctx); err != nil {
+		return func() {}, &unlockedError{err}
 	}
-	return unlock
+	return unlock, nil
 }
 
 // backStep plans the way back, and goes it as far as that leads; done says that nothing was left to do.
 func (e *Engine) backStep(ctx context.Context, scope model.Scope, undo *plan.Undo) (done bool, err error) {
-	unlock := e.lockBack(ctx)
+	unlock, unlocked := e.lockBack(ctx)
 	defer unlock()
 	if err := e.lookBack(ctx, scope, undo); err != nil {
 		return false, err
@@ -52,7 +60,7 @@ func (e *Engine) backStep(ctx context.Context, scope model.Scope, undo *plan.Und
 		return undo.All, e.Journal.Record(p.Records)
 	}
 	var begun []plan.Step
-	return false, e.execute(ctx, p, undo.Now, &begun, unlock)
+	return false, errors.Join(unlocked, e.execute(ctx, p, undo.Now, &begun, unlock))
 }
 
 // lookBack reads what there is, and what other instances have of it.

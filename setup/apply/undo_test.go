@@ -409,7 +409,8 @@ func TestGoesBackWithoutLock(t *testing.T) {
 				return true
 			}
 			err := p.try("a", onPort(1400, 8e6))
-			if f, ok := errors.AsType[*apply.FailedError](err); !ok || len(f.Residue) > 0 || f.Rollback != nil {
+			f, ok := errors.AsType[*apply.FailedError](err)
+			if !ok || len(f.Residue) > 0 || f.Rollback == nil || !strings.Contains(f.Rollback.Error(), "went on without the lock") {
 				t.Errorf("error %v", err)
 			}
 		})
