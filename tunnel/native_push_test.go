@@ -113,6 +113,7 @@ func TestNativePushAcrossRekey(t *testing.T) {
 func TestNativePushWaitsForASession(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network := transporttest.New(1)
+		network.SetDefaultLink(transporttest.Link{Delay: 10 * time.Millisecond}) // none comes up before the test waits
 		a, b, pushed := newPushPair(t, network)
 		for i := range exchange.MaxMessages {
 			a.push(b, fmt.Sprint(i))
@@ -121,16 +122,16 @@ func TestNativePushWaitsForASession(t *testing.T) {
 			t.Errorf("one more than may wait: %v", err)
 		}
 		a.send(b, "data")
-		b.expect("data")
 		time.Sleep(time.Second)
+		b.expect("data")
 		inOrder(t, pushed.seen(), exchange.MaxMessages, false)
 		time.Sleep(session.EraseAfter + session.RekeyAttemptTime)
 		for i := range 3 {
 			a.push(b, fmt.Sprint(exchange.MaxMessages+i))
 		}
 		a.send(b, "data")
-		b.expect("data")
 		time.Sleep(time.Second)
+		b.expect("data")
 		inOrder(t, pushed.seen(), exchange.MaxMessages+3, false)
 	})
 }

