@@ -17,6 +17,9 @@ type everything struct{ capturing }
 func (s *everything) Confirm() error                                         { return nil }
 func (s *everything) Clients(ClientsRequest) (*ClientsAnswer, error)         { return &ClientsAnswer{}, nil }
 func (s *everything) SignIn(context.Context, SignInRequest) (*SignIn, error) { return nil, nil }
+func (s *everything) Events(EventOptions) (func(context.Context) ([]Event, error), func()) {
+	return nil, nil
+}
 
 func TestHello(t *testing.T) {
 	for _, c := range []struct {
@@ -24,7 +27,7 @@ func TestHello(t *testing.T) {
 		operations []string
 	}{
 		{&service{}, []string{OpDown, OpHello, OpReload, OpStatus}},
-		{&everything{}, []string{OpCapture, OpClients, OpConfirm, OpDown, OpHello, OpReload, OpSignIn, OpStatus}},
+		{&everything{}, []string{OpCapture, OpClients, OpConfirm, OpDown, OpEvents, OpHello, OpReload, OpSignIn, OpStatus}},
 	} {
 		dir, _ := listen(t, c.service)
 		got, err := NewClient(dir, "wg0").Hello(t.Context())

@@ -25,6 +25,7 @@ type Listener struct {
 	patience  time.Duration // with a client that sends its request
 	slots     chan struct{}
 	captures  chan struct{}
+	tellings  chan struct{}   // of events
 	open      context.Context // until Close
 	ending    context.CancelFunc
 	clients   sync.WaitGroup
@@ -66,7 +67,7 @@ func Listen(dir, name string) (*Listener, error) {
 	open, ending := context.WithCancel(context.Background())
 	return &Listener{
 		dir: dir, name: name, lock: lock, sock: sock, patience: requestTime,
-		slots: make(chan struct{}, maxClients), captures: make(chan struct{}, maxCaptures), open: open, ending: ending,
+		slots: make(chan struct{}, maxClients), captures: make(chan struct{}, maxCaptures), tellings: make(chan struct{}, maxEventStreams), open: open, ending: ending,
 	}, nil
 }
 

@@ -11,8 +11,10 @@ type operation struct {
 	name string
 	// has reports whether a service has it; nil: each does.
 	has func(Service) bool
-	// answer does it, and completes the response. The operations without it are those that go on behind the response.
+	// answer does it, and completes the response.
 	answer func(ctx context.Context, s Service, req *request, resp *response) error
+	// begin is in its place where a stream follows the response.
+	begin func(l *Listener, s Service, req *request) (stream, error)
 }
 
 func hasA[T any](s Service) bool {
@@ -38,7 +40,8 @@ var operations = []operation{
 		}
 		return errors.New("no change waits to be confirmed")
 	}},
-	{name: OpCapture, has: hasA[Capturer]},
+	{name: OpCapture, has: hasA[Capturer], begin: func(l *Listener, s Service, req *request) (stream, error) { return l.beginCapture(req.Capture, s) }},
+	{name: OpEvents, has: hasA[EventSource], begin: func(l *Listener, s Service, req *request) (stream, error) { return l.beginEvents(req.Events, s) }},
 	{name: OpClients, has: hasA[ClientKeeper], answer: func(_ context.Context, s Service, req *request, resp *response) (err error) {
 		resp.Clients, err = keepClients(s, req.Clients)
 		return err

@@ -26,6 +26,7 @@ type request struct {
 	Op      string `json:"op"`      // the operation
 
 	Capture *CaptureOptions `json:"capture,omitempty"` // of "capture"
+	Events  *EventOptions   `json:"events,omitempty"`  // of "events"; absent: all of them
 	Clients *ClientsRequest `json:"clients,omitempty"` // of "clients"
 	SignIn  *SignInRequest  `json:"sign_in,omitempty"` // of "sign-in"
 }

@@ -93,9 +93,9 @@ func (l *Listener) serveOne(c *net.UnixConn, s Service) {
 			resp.Daemon = &Daemon{Instance: l.name, Program: l.Program, PID: os.Getpid(), Versions: []int{Version}, Operations: operationsOf(s)}
 		case o == nil:
 			resp.fail(unknownOperation(req.Op))
-		case o.answer == nil: // streams have bounds of their own
+		case o.begin != nil: // streams have bounds of their own
 			leave()
-			l.serveStream(c, func() (stream, error) { return l.begin(req, s) })
+			l.serveStream(c, func() (stream, error) { return o.begin(l, s, req) })
 			return
 		default:
 			down = req.Op == OpDown
@@ -113,11 +113,6 @@ func (l *Listener) serveOne(c *net.UnixConn, s Service) {
 	c.SetWriteDeadline(time.Now().Add(answerTime))
 	c.Write(append(out, '\n'))
 	// After "down" the connection is left to the end of the process: see the package comment.
-}
-
-// begin begins the stream that a request is for.
-func (l *Listener) begin(req *request, s Service) (stream, error) {
-	return l.beginCapture(req.Capture, s)
 }
 
 func (l *Listener) readRequest(c *net.UnixConn) (*request, error) {

@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"culvert/cmd/culvert/events"
 	"culvert/control"
 )
 
@@ -30,6 +31,7 @@ type daemon struct {
 	ready   readyPipe
 	notify  notifier
 	body    body
+	events  *events.Hub
 
 	ops      sync.Mutex // held by start, reload and teardown: one at a time
 	stop     context.CancelCauseFunc
@@ -69,6 +71,8 @@ func (d *daemon) serve(level slog.Leveler) error {
 	}
 	defer l.Close()
 	l.Program = version()
+	d.openEvents()
+	defer d.events.Close()
 	if err := d.openLog(level); err != nil {
 		return err
 	}
@@ -93,7 +97,11 @@ func (d *daemon) serve(level slog.Leveler) error {
 	d.log.Info("ending", "because", cause)
 	_ = d.notify.send("STOPPING=1")
 	d.ops.Lock()
-	d.downErr = errors.Join(d.body.teardown(), l.Close())
+	d.events.Publish(control.Event{Event: control.EventInstanceEnding, Why: cause.Error()})
+	d.downErr = d.body.teardown()
+	d.events.Look() // tells of tunnels that are gone
+	d.events.Close()
+	d.downErr = errors.Join(d.downErr, l.Close())
 	close(d.tornDown) // under the lock: no reload begins afterwards
 	d.ops.Unlock()
 	serving.Wait()
@@ -124,6 +132,8 @@ func (d *daemon) run(ctx context.Context) error {
 	if err := d.ready.ready(); err != nil {
 		return fmt.Errorf("whoever started the daemon is gone: %w", err)
 	}
+	d.events.Look()
+	d.events.Publish(control.Event{Event: control.EventInstanceUp})
 	d.log.Info("up", "pid", os.Getpid(), "version", version())
 	if err := d.notify.send("READY=1"); err != nil {
 		d.log.Warn(err.Error())
@@ -205,8 +215,12 @@ func (d *daemon) Reload(ctx context.Context) ([]string, error) {
 	}
 	remarks, err := d.body.reload(ctx)
 	debug.FreeOSMemory()
+	d.events.Look()
 	if err != nil {
+		d.events.Publish(control.Event{Event: control.EventReloadFailed, Why: err.Error()})
 		err = &control.Error{Text: err.Error(), Code: exitCode(err)}
+	} else {
+		d.events.Publish(control.Event{Event: control.EventInstanceReloaded})
 	}
 	return remarks, err
 }

@@ -21,6 +21,7 @@ const (
 
 // networkWatch compares the running system with what is declared, now and then, and when something changes. It repairs nothing.
 type networkWatch struct {
+	publish func(control.Event)
 	cancel  context.CancelFunc
 	running sync.WaitGroup
 
@@ -67,7 +68,7 @@ func (w *networkWatch) stop() {
 // watchNetwork begins to compare.
 func (in *instance) watchNetwork() {
 	ctx, cancel := context.WithCancel(in.ctx)
-	in.watched.cancel = cancel
+	in.watched.cancel, in.watched.publish = cancel, in.d.events.Publish
 	n, log := in.net, in.d.log
 	in.watched.running.Go(func() { in.watched.run(ctx, n, log) })
 }
@@ -147,13 +148,19 @@ func (w *networkWatch) compare(ctx context.Context, n *network, log *slog.Logger
 		log.Warn("the network cannot be compared with the file", "error", err)
 		return
 	}
+	found := false
 	for _, d := range now {
 		if !slices.Contains(before, d) {
 			log.Warn("the network is not as declared", "drift", d.Text)
+			found = true
 		}
+	}
+	if found {
+		w.publish(control.Event{Event: control.EventDriftFound, Drift: now})
 	}
 	if len(before) > 0 && len(now) == 0 {
 		log.Info("the network is as declared again")
+		w.publish(control.Event{Event: control.EventDriftGone})
 	}
 }
 

@@ -41,7 +41,7 @@ func (in *instance) surroundings() surroundings {
 		clients: func(tunnel string) (*clientStore, error) {
 			return in.clients.tunnel(in.d.p.clientDir(), in.file.Instance, tunnel)
 		},
-		exclusively: in.exclusively, around: in.pulledNetwork,
+		exclusively: in.exclusively, around: in.pulledNetwork, publish: in.d.events.Publish,
 	}
 }
 

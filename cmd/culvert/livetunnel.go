@@ -15,6 +15,7 @@ import (
 
 	"culvert/cmd/culvert/resolve"
 	"culvert/config"
+	"culvert/control"
 	"culvert/crypto"
 	"culvert/setup"
 	"culvert/setup/spec"
@@ -37,6 +38,7 @@ type liveTunnel struct {
 
 	exclusively func(ctx context.Context, f func())
 	around      func(ctx context.Context) error
+	publish     func(control.Event)
 
 	engine   engine
 	streams  *stream.Network
@@ -66,6 +68,8 @@ type surroundings struct {
 	priority *priority
 	clients  func(tunnel string) (*clientStore, error) // what a tunnel that is a server keeps
 
+	publish func(control.Event) // tells of an event; nil: nobody is told
+
 	exclusively func(ctx context.Context, f func()) // runs f while nothing else changes the instance, unless ctx ends before
 	around      func(ctx context.Context) error     // makes the network around the tunnels what they need now; only exclusively
 }
@@ -82,7 +86,7 @@ func startTunnel(ctx context.Context, s surroundings, file *config.File, conf co
 	}
 	t := &liveTunnel{
 		kernel: s.kernel, log: log, file: file, conf: conf, whole: conf, netns: netns, usage: s.usage,
-		underlay: s.underlay, exclusively: s.exclusively, around: s.around,
+		underlay: s.underlay, exclusively: s.exclusively, around: s.around, publish: s.publish,
 		hooks: hooks{ifname: conf.Name, out: s.out, logf: infof, priority: s.priority},
 		link:  l3{apply: s.kernel.apply, warnf: warnf, namespace: setup.NamespacePath(netns)},
 	}

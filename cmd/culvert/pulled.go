@@ -101,6 +101,9 @@ func (t *liveTunnel) takePushed(ctx context.Context, m *roleMail) {
 		t.log.Error("what the server says cannot be set up", "error", err)
 		return
 	}
+	if used, ok := t.role.order.use(); ok && before != nil && by != m.peer && used == m.peer {
+		t.serverChanged(by, m.peer)
+	}
 	t.log.Info("set up what the server says", "server", t.conf.Peers[i].Name, "addresses", accepted.Addresses, "routes", accepted.Routes,
 		"full_tunnel", accepted.FullTunnel, "dns", accepted.DNS, "mtu", accepted.MTU)
 	if len(refused) > 0 {

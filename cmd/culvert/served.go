@@ -30,6 +30,7 @@ func openServed(s surroundings, conf *config.Tunnel, log *slog.Logger) (*served,
 	}
 	sv, err := server.Open(kept.store, serverConfig(conf), time.Now(), func(e server.Event) {
 		log.Info("client", eventAttributes(&e)...)
+		s.clientHappened(conf.Name, e)
 		if err := kept.audit.Write(e); err != nil {
 			log.Error("cannot write the audit log", "error", err)
 		}
