@@ -218,6 +218,7 @@ func (y *yamlReader) accept(e entry, a *Accept) {
 func (r *report) relateServer(t *Tunnel) {
 	if s := t.Server; s != nil {
 		r.relateClients(t, s.Origin, s.Access, &s.Push, nil)
+		r.warnOfServer(t)
 		for i := range s.Groups {
 			g := &s.Groups[i]
 			r.relateClients(t, g.Origin, g.Access, &g.ClientSettings, nil)
@@ -243,6 +244,34 @@ func (r *report) relateServer(t *Tunnel) {
 			if servers++; servers == MaxServers+1 {
 				r.fail(p.PullPos, "", "the tunnel has more than %d servers", MaxServers)
 			}
+		}
+	}
+}
+
+// warnOfServer says what a server cannot do for its clients, though nothing is wrong with its file.
+func (r *report) warnOfServer(t *Tunnel) {
+	s := t.Server
+	at := Position(s.Origin)
+	if t.Listen == 0 {
+		r.warn(at, `add "listen: 51820" to the tunnel`, "the kernel picks another UDP port at each start, so that clients will not find this server again")
+	}
+	if s.Forward || s.NAT || t.Mode == ModeTap {
+		return
+	}
+	const hint = `add "nat: true", or "forward: true" where others have a route back; or leave it so if the machine forwards by a setting of its own`
+	full := func(at spec.Origin, who string, c *ClientSettings) {
+		if c.FullTunnel != nil && *c.FullTunnel {
+			r.warn(Position(at), hint, "%s are told to send all their traffic here, and nothing says that this machine forwards it", who)
+		}
+	}
+	full(s.Origin, "clients", &s.Push)
+	for i := range s.Groups {
+		full(s.Groups[i].Origin, "clients of the group "+s.Groups[i].Name, &s.Groups[i].ClientSettings)
+	}
+	for i := range s.Clients {
+		c := &s.Clients[i]
+		if full(c.Origin, "programs of the client "+c.Name, &c.ClientSettings); len(c.Networks) > 0 {
+			r.warn(Position(c.Origin), hint, "networks are behind the client %s, and nothing says that this machine forwards to them", c.Name)
 		}
 	}
 }

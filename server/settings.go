@@ -2,6 +2,7 @@ package server
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -99,7 +100,16 @@ func (c *Config) withLength(a netip.Addr) netip.Prefix {
 	return single(a)
 }
 
-// Check finds what is wrong in a configuration by itself.
+// ClientError is what is wrong with what a configuration says of a client.
+type ClientError struct {
+	Client string
+	Err    error
+}
+
+func (e *ClientError) Error() string { return e.Err.Error() }
+func (e *ClientError) Unwrap() error { return e.Err }
+
+// Check finds what is wrong in a configuration by itself: of clients everything, joined [ClientError]s.
 func (c *Config) Check() error {
 	prefixes := c.Prefixes()
 	switch {
@@ -118,13 +128,15 @@ func (c *Config) Check() error {
 	p := c.pool()
 	pinned := map[netip.Addr]string{}
 	behind := map[netip.Prefix]string{}
+	var errs []error
 	for _, name := range slices.Sorted(maps.Keys(c.Clients)) {
 		conf := c.Clients[name]
+		fail := func(format string, args ...any) { errs = append(errs, &ClientError{name, fmt.Errorf(format, args...)}) }
 		if !ValidName(name) {
 			return fmt.Errorf("%q cannot be a client's name", name)
 		}
 		if _, ok := c.Groups[conf.Group]; conf.Group != "" && !ok {
-			return fmt.Errorf("client %s is in the group %s, which there is none of", name, conf.Group)
+			fail("client %s is in the group %s, which there is none of", name, conf.Group)
 		}
 		if len(conf.Addresses) > MaxPins || len(conf.Networks) > MaxNetworks {
 			return fmt.Errorf("client %s has more than %d addresses or %d networks", name, MaxPins, MaxNetworks)
@@ -134,29 +146,32 @@ func (c *Config) Check() error {
 			_, inPool := holding(prefixes, a)
 			switch other, twice := pinned[a]; {
 			case twice:
-				return fmt.Errorf("%v is given to the client %s and to %s", a, other, name)
+				fail("%v is given to the client %s and to %s", a, other, name)
 			case !inNetwork && !inPool:
-				return fmt.Errorf("client %s cannot have %v, which is neither in the tunnel's networks nor in the pool", name, a)
+				fail("client %s cannot have %v, which is neither in the tunnel's networks nor in the pool", name, a)
 			case !p.usable(a):
-				return fmt.Errorf("client %s cannot have %v: it is this tunnel's, another peer's, or no host's", name, a)
+				fail("client %s cannot have %v: it is this tunnel's, another peer's, or no host's", name, a)
 			}
 			pinned[a] = name
 		}
 		for _, n := range conf.Networks {
 			if err := checkRoute(n); err != nil {
-				return fmt.Errorf("client %s: %w", name, err)
+				fail("client %s: %w", name, err)
 			}
 			if other, twice := behind[n]; twice {
-				return fmt.Errorf("%v is behind the client %s and behind %s", n, other, name)
+				fail("%v is behind the client %s and behind %s", n, other, name)
 			}
 			if slices.Contains(c.Excluded, n) {
-				return fmt.Errorf("%v is behind the client %s and allowed to another peer", n, name)
+				fail("%v is behind the client %s and allowed to another peer", n, name)
 			}
 			behind[n] = name
 		}
 		if err := c.checkSettings("client "+name, c.settings(name, "")); err != nil {
-			return err
+			fail("%w", err)
 		}
+	}
+	if len(errs) > 0 {
+		return errors.Join(errs...)
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Groups)) {
 		if !ValidName(name) {

@@ -57,6 +57,9 @@ func summarize(b io.Writer, t *config.Tunnel) {
 	} else {
 		line("listens on a UDP port of the kernel's choice")
 	}
+	if t.TCP.Listen.Port() != 0 {
+		line("and on TCP port %d, for whom UDP does not reach", t.TCP.Listen.Port())
+	}
 	for _, a := range t.Addresses {
 		line("address %s", a)
 	}
@@ -111,6 +114,7 @@ func summarize(b io.Writer, t *config.Tunnel) {
 			line("%s runs %s", h.when, strings.ReplaceAll(hook.Command, "%i", t.Name))
 		}
 	}
+	summarizeServer(line, t)
 	for _, p := range t.Peers {
 		fmt.Fprintf(b, "  peer %s\n", p.Name)
 		line("  public key %s", p.PublicKey)
@@ -126,6 +130,10 @@ func summarize(b io.Writer, t *config.Tunnel) {
 		default:
 			line("  calls, until one answers, %s", joined(p.Endpoints))
 		}
+		if len(p.TCP) > 0 {
+			line("  or, where UDP does not get through, by TCP %s", joined(p.TCP))
+		}
+		summarizePulled(func(format string, args ...any) { line("  "+format, args...) }, &p)
 		for _, a := range p.AllowedIPs {
 			line("  has %s", a)
 		}

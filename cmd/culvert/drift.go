@@ -202,7 +202,7 @@ func driftOf(made *plan.Plan) (list []control.Drift) {
 	return list
 }
 
-func orNone(v model.Value) string {
+func orNone[T ~string](v T) string {
 	if v == "" {
 		return "none"
 	}

@@ -12,7 +12,7 @@ import (
 	"culvert/setup/model"
 )
 
-var keyFileName = regexp.MustCompile(`(?m)^\s+private_key_file: (\S+)$`)
+var keyFileName = regexp.MustCompile(`(?m)^\s+private_key_file: (\S+)( +#.*)?$`)
 
 // loadExample loads a file of examples/ with fresh keys for its tunnels.
 func loadExample(t *testing.T, name string) *config.File {

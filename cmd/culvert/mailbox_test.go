@@ -101,4 +101,9 @@ func TestForgedPushes(t *testing.T) {
 	if whole := tunnel.wholeOf(four); whole.FullTunnel != (config.Families{IPv4: true}) || len(whole.Peers[1].AllowedIPs) != 3 {
 		t.Errorf("%+v", whole.Peers[1].AllowedIPs)
 	}
+	// The file alone says it, and the server nothing.
+	tunnel.role.pulled.FullTunnel = false
+	if whole := tunnel.wholeOf(four); whole.FullTunnel != (config.Families{IPv4: true}) || len(whole.Peers[1].AllowedIPs) != 3 {
+		t.Errorf("of the file alone: %+v", whole.Peers[1].AllowedIPs)
+	}
 }

@@ -209,6 +209,8 @@ func (t *liveTunnel) withPulled(conf config.Tunnel) config.Tunnel {
 		}
 	}
 	p.AllowedIPs = slices.Clone(p.AllowedIPs)
+	// Where the file itself has all go into the tunnel, the server is who it goes to.
+	d.FullTunnel = d.FullTunnel || !conf.FullTunnel.None()
 	for _, n := range d.Networks() {
 		if !taken[n] && (n.Bits() > 0 || conf.Takes(n.Addr())) {
 			p.AllowedIPs = append(p.AllowedIPs, config.Prefix{Prefix: n, Pos: p.PullPos})

@@ -93,7 +93,7 @@ func loadConfig(path string) (*config.File, error) {
 		if t.Server != nil {
 			c := serverConfig(t)
 			if err := c.Check(); err != nil {
-				errs = append(errs, file.ErrorAt(serverPosition(t), "server: "+err.Error(), "", err))
+				errs = append(errs, serverErrors(file, t, err)...)
 			}
 		}
 		if anyHooks(t.Hooks) {
