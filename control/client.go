@@ -80,6 +80,15 @@ func (c *Client) Reload(ctx context.Context) (remarks []string, err error) {
 	return resp.Remarks, err
 }
 
+// Preview has the instance read its configuration file again and say what Reload would do; nothing is changed.
+func (c *Client) Preview(ctx context.Context) (*ReloadPlan, error) {
+	resp, err := c.call(ctx, request{Op: OpPreview}, changeTime)
+	if err == nil && resp.Preview == nil {
+		err = errors.New("the daemon's answer does not say what it would do")
+	}
+	return resp.Preview, err
+}
+
 // Down ends the instance and returns when its process is gone.
 func (c *Client) Down(ctx context.Context) error {
 	_, err := c.call(ctx, request{Op: OpDown}, changeTime)

@@ -33,6 +33,13 @@ var operations = []operation{
 		resp.Remarks, err = s.Reload(ctx)
 		return err
 	}},
+	{name: OpPreview, has: hasA[Previewer], answer: func(ctx context.Context, s Service, _ *request, resp *response) (err error) {
+		if p, ok := s.(Previewer); ok {
+			resp.Preview, err = p.Preview(ctx)
+			return err
+		}
+		return errors.New("this daemon has no file to read again")
+	}},
 	{name: OpDown, answer: func(ctx context.Context, s Service, _ *request, _ *response) error { return s.Down(ctx) }},
 	{name: OpConfirm, has: hasA[Confirmer], answer: func(_ context.Context, s Service, _ *request, _ *response) error {
 		if c, ok := s.(Confirmer); ok {

@@ -14,6 +14,7 @@ const (
 	OpStatus  = "status"
 	OpReload  = "reload"
 	OpDown    = "down"
+	OpPreview = "preview"
 	OpConfirm = "confirm"
 	OpCapture = "capture"
 	OpClients = "clients"
@@ -41,6 +42,7 @@ type response struct {
 
 	Daemon   *Daemon        `json:"daemon,omitempty"`   // of "hello"
 	Instance *Instance      `json:"instance,omitempty"` // of "status"
+	Preview  *ReloadPlan    `json:"preview,omitempty"`  // of "preview"
 	Clients  *ClientsAnswer `json:"clients,omitempty"`  // of "clients"
 	SignIn   *SignIn        `json:"sign_in,omitempty"`  // of "sign-in"; absent where the server has asked for nothing
 }

@@ -225,6 +225,29 @@ func (d *daemon) Reload(ctx context.Context) ([]string, error) {
 	return remarks, err
 }
 
+// Preview implements [control.Previewer].
+func (d *daemon) Preview(ctx context.Context) (*control.ReloadPlan, error) {
+	b, ok := d.body.(interface {
+		preview(ctx context.Context) (*control.ReloadPlan, error)
+	})
+	if !ok {
+		return nil, errors.New("this daemon has no file to read again")
+	}
+	d.ops.Lock()
+	defer d.ops.Unlock()
+	select {
+	case <-d.tornDown:
+		return nil, errors.New("the daemon is ending")
+	default:
+	}
+	made, err := b.preview(ctx)
+	debug.FreeOSMemory()
+	if err != nil {
+		err = &control.Error{Text: err.Error(), Code: exitCode(err)}
+	}
+	return made, err
+}
+
 // Down implements [control.Service].
 func (d *daemon) Down(ctx context.Context) error {
 	d.stop(errStopRequested)

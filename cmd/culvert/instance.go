@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"reflect"
 	"slices"
 	"sync"
 
@@ -177,18 +176,9 @@ func (in *instance) teardown() error {
 // reload reads the file again and applies the differences. A wrong file changes nothing; where a right one cannot be
 // applied, what was changed goes back, except for tunnels the file no longer has.
 func (in *instance) reload(ctx context.Context) (remarks []string, err error) {
-	file, err := loadConfig(in.d.file)
+	file, remarks, err := in.readAgain()
 	if err != nil {
-		return nil, err
-	}
-	if file.Instance != in.file.Instance {
-		return nil, fmt.Errorf("%s now names the instance %s: take %s down and bring the file up", in.d.file, file.Instance, in.file.Instance)
-	}
-	for _, w := range file.Warnings {
-		remarks = append(remarks, "warning: "+w.Error())
-	}
-	if !reflect.DeepEqual(file.Nice, in.file.Nice) {
-		remarks = append(remarks, "nice: it counts from the next start on")
+		return remarks, err
 	}
 	wanted := make(map[string]bool)
 	for _, conf := range file.Tunnels {
@@ -206,12 +196,10 @@ func (in *instance) reload(ctx context.Context) (remarks []string, err error) {
 		}
 		if t.netns != netnsOf(file, conf.Name) {
 			delete(running, conf.Name) // it is started anew, in another namespace
-			continue
 		}
-		if what, at := fixed(&t.conf, &conf); what != "" {
-			return remarks, hint(placed(at, fmt.Errorf("tunnel %s cannot change %s while it is up", conf.Name, what)),
-				"culvert down %s, then culvert up %s", file.Instance, in.d.file)
-		}
+	}
+	if err := in.checkFixed(file); err != nil {
+		return remarks, err
 	}
 
 	if in.net == nil && in.hasNetwork(file) {

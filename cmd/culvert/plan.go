@@ -75,9 +75,12 @@ func (p *program) showPlan(made *plan.Plan, asJSON bool) error {
 	if asJSON {
 		return writePlanJSON(p.stdout, made)
 	}
-	_, err := io.WriteString(p.stdout, planText(made, isTerminal(p.stdout) && os.Getenv("NO_COLOR") == ""))
+	_, err := io.WriteString(p.stdout, planText(made, p.colours()))
 	return err
 }
+
+// colours reports whether to write in colours.
+func (p *program) colours() bool { return isTerminal(p.stdout) && os.Getenv("NO_COLOR") == "" }
 
 func writePlanJSON(w io.Writer, made *plan.Plan) error {
 	shown := *made
@@ -97,7 +100,11 @@ var signColours = map[string]string{"+": "32", "~": "33", "-/+": "35", "-": "31"
 
 // planText is a plan as lines, with colours for a terminal.
 func planText(made *plan.Plan, colours bool) string {
-	text := made.String()
+	return coloured(made.String(), colours)
+}
+
+// coloured gives lines colours by what they begin with, for a terminal.
+func coloured(text string, colours bool) string {
 	if !colours {
 		return text
 	}

@@ -16,6 +16,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"culvert/cmd/culvert/reloadplan"
 	"culvert/config"
 	"culvert/crypto"
 	"culvert/setup"
@@ -375,4 +376,46 @@ func TestBadReloadChangesNothing(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A dry run changes nothing, says what there is to do, and nothing once it is done.
+func TestPreview(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		good := reloadHead + "    addresses: [10.20.0.1/24]\n    peers:\n" + strings.Replace(reloadA, "WIRE", "", 1)
+		r := newReloaded(t, tunnel.Culvert, good)
+		show := func() (text, refused string) {
+			t.Helper()
+			made, err := r.in.preview(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i := range made.Changes {
+				text += reloadplan.Line(&made.Changes[i]) + "\n"
+			}
+			return text + strings.Join(made.Network, "\n"), made.Refused
+		}
+		before := r.state()
+		r.write(strings.Replace(good, "[10.20.0.1/24]", "[10.20.0.1/24, 10.21.0.1/24]", 1) + "      b: {public_key: \"" + testPeer2 + "\"}\n")
+		want := "~ tunnel wg0: addresses [10.20.0.1/24] -> [10.20.0.1/24, 10.21.0.1/24]\n+ tunnel wg0, peer b\n"
+		if got, refused := show(); got != want || refused != "" {
+			t.Errorf("%s, refused: %q", got, refused)
+		}
+		if lines := differs(before, r.state()); lines != nil {
+			t.Errorf("changed by looking: %v", lines)
+		}
+		if _, err := r.in.reload(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got, refused := show(); got != "" || refused != "" {
+			t.Errorf("afterwards: %s, %q", got, refused)
+		}
+		r.write(good + "    queues: 2\n")
+		if _, refused := show(); !strings.Contains(refused, "cannot change its queues") {
+			t.Errorf("refused: %q", refused)
+		}
+		r.write("wrong")
+		if _, err := r.in.preview(t.Context()); exitCode(err) != exitConfig {
+			t.Errorf("%v", err)
+		}
+	})
 }
