@@ -86,6 +86,17 @@ func measureEngine(s *stage, o *options, r *Results, progress io.Writer) (err er
 			return SetupTrial{Round: round, Devices: devices, LoadBefore: load}
 		})
 	})
+	rounds(partSoak, func(round int) error {
+		return tryEach(s, o, progress, "soak", &r.Soaks, []int{0}, round, func(_ int, load string) SoakTrial {
+			return SoakTrial{Round: round, LoadBefore: load}
+		})
+	})
+	rounds(partRecovery, func(round int) error {
+		return tryEach(s, o, progress, "recovery", &r.Recoveries, recoveryKinds, round, func(k RecoveryTrial, load string) RecoveryTrial {
+			k.Round, k.LoadBefore = round, load
+			return k
+		})
+	})
 	return err
 }
 

@@ -68,6 +68,8 @@ type options struct {
 	FrameRate  int           `json:"frame_rate,omitempty"` // the same of hostile frames
 	Devices    []int         `json:"devices,omitempty"`    // of the networks that are set up
 	Peers      []int         `json:"peers,omitempty"`      // that a daemon is to have
+	Soak       time.Duration `json:"soak_ns,omitempty"`    // how long a soak lasts
+	Faults     int           `json:"faults,omitempty"`     // of each kind, that is recovered from
 
 	culvert, native, wireguardGo string // command lines; "": build it
 	name, out, results           string
@@ -90,9 +92,11 @@ const (
 	partSetup     part = "setup"     // declared networks set up and taken down
 	partPeers     part = "peers"     // daemons with many peers
 	partCores     part = "cores"     // engines on one processor and on more
+	partSoak      part = "soak"      // a daemon to which everything happens, for a while
+	partRecovery  part = "recovery"  // how soon traffic is back after faults
 )
 
-var allParts = []part{partTunnel, partHandshake, partFlood, partTap, partFrames, partSetup, partPeers, partCores}
+var allParts = []part{partTunnel, partHandshake, partFlood, partTap, partFrames, partSetup, partPeers, partCores, partSoak, partRecovery}
 
 const (
 	quickDuration = 2 * time.Second
@@ -107,6 +111,7 @@ func parseOptions(args []string, stderr io.Writer) (*options, error) {
 		fmt.Fprint(stderr, `usage: bench [flags], as root
        bench -parts tap [flags], as root, with Debian's fastd, openvpn and tinc
        bench -parts setup,peers [flags], as root
+       bench -parts soak,recovery -rounds 1 [flags], as root
        bench -parts handshake,flood,frames,cores [flags]
        bench -compare FILE...
        bench -plot FOLDER FILE...
@@ -124,7 +129,7 @@ func parseOptions(args []string, stderr io.Writer) (*options, error) {
 	flags.IntVar(&o.Handshakes, "handshakes", 20, "handshakes timed in each round")
 	underlays := flags.String("underlay", string(withOffloads), "underlays to measure over, parted by commas: offloads, no-offloads")
 	flags.StringVar(&o.Congestion, "congestion", "", "TCP congestion control of the flows, such as cubic (default: the machine's)")
-	parts := flags.String("parts", "tunnel,handshake,flood", "what to measure, parted by commas: these, tap, frames, setup, peers and cores")
+	parts := flags.String("parts", "tunnel,handshake,flood", "what to measure, parted by commas: these, tap, frames, setup, peers, cores, soak and recovery")
 	others := flags.String("rivals", "",
 		"`names` of other projects' tunnels to measure as well, parted by commas: relay-whole, tailscale, nebula, fastd, openvpn, tinc, or all")
 	flags.BoolVar(&o.Suites, "suites", false, "measure the native wire with each of its suites as well")
@@ -132,6 +137,8 @@ func parseOptions(args []string, stderr io.Writer) (*options, error) {
 	flags.IntVar(&o.FrameRate, "frame-rate", 0, "frames of a hostile peer per second; 0: as many as the sender can")
 	peers := flags.String("peers", "1,100,1000,10000", "peers that a daemon is to have, parted by commas")
 	devices := flags.String("devices", "125,250,500,1000", "devices of the networks that are set up, parted by commas")
+	flags.DurationVar(&o.Soak, "soak", 20*time.Minute, "how long a soak lasts, at least 1m")
+	flags.IntVar(&o.Faults, "faults", 30, "faults of each kind and round that are recovered from")
 	flags.StringVar(&o.native, "native", "",
 		"`command` that runs culvert in the foreground, a file's name is appended (default: \"culvert up -f\" built from this checkout)")
 	flags.StringVar(&o.culvert, "culvert", "",
@@ -207,6 +214,8 @@ func parseOptions(args []string, stderr io.Writer) (*options, error) {
 		return nil, fmt.Errorf("unexpected argument %q", o.files[0])
 	case o.Rounds < 1 || o.Handshakes < 1 || o.Warmup < 0 || o.FloodRate < 0 || o.FrameRate < 0:
 		return nil, errors.New("-rounds and -handshakes must be at least 1, -flood-rate, -frame-rate and -warmup not negative")
+	case o.Soak < time.Minute || o.Faults < 1:
+		return nil, errors.New("-soak must be at least 1m, and -faults at least 1")
 	case o.Duration < minDuration || o.Window < minDuration:
 		return nil, fmt.Errorf("-duration and -window must be at least %v", minDuration)
 	case strings.ContainsAny(o.name, "/\x00"):
@@ -287,7 +296,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		}
 		return nil
 	}
-	needsRoot := func(p part) bool { return p == partTunnel || p == partTap || p == partSetup || p == partPeers }
+	needsRoot := func(p part) bool {
+		return p == partTunnel || p == partTap || p == partSetup || p == partPeers || p == partSoak || p == partRecovery
+	}
 	if os.Geteuid() != 0 && slices.ContainsFunc(o.Parts, needsRoot) {
 		return fmt.Errorf("needs root, for network namespaces and tun devices; -parts %s,%s,%s,%s does without", partHandshake, partFlood, partFrames, partCores)
 	}

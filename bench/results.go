@@ -35,6 +35,10 @@ type Results struct {
 	Setups []SetupTrial `json:"setup_trials,omitempty"`
 	// Peers measure daemons with many peers.
 	Peers []PeersTrial `json:"peers_trials,omitempty"`
+	// Soaks watch a daemon to which everything happens, for a while.
+	Soaks []SoakTrial `json:"soak_trials,omitempty"`
+	// Recoveries measure how soon traffic is back.
+	Recoveries []RecoveryTrial `json:"recovery_trials,omitempty"`
 }
 
 // underlay is how the veth pair carries the tunnel's datagrams.
@@ -213,6 +217,16 @@ func (r *Results) failures() error {
 	for _, t := range r.Peers {
 		if t.Error != "" {
 			errs = append(errs, fmt.Errorf("round %d, %s with %d peers: %s", t.Round, t.Implementation, t.Peers, t.Error))
+		}
+	}
+	for _, t := range r.Soaks {
+		if t.Error != "" {
+			errs = append(errs, fmt.Errorf("round %d, soak: %s", t.Round, t.Error))
+		}
+	}
+	for _, t := range r.Recoveries {
+		if t.Error != "" {
+			errs = append(errs, fmt.Errorf("round %d, recovery on wire %s from %s: %s", t.Round, t.Wire, t.Fault, t.Error))
 		}
 	}
 	return errors.Join(errs...)

@@ -98,6 +98,8 @@ func writeTables(out io.Writer, r *Results) error {
 	writeCoresTable(text, r)
 	writeSetupTable(text, r)
 	writePeersTable(text, r)
+	writeSoakTable(text, r)
+	writeRecoveryTable(text, r)
 	for _, t := range r.Trials {
 		if t.Error != "" {
 			fmt.Fprintf(text, "\nincomplete: round %d, %s over %s: %s\n", t.Round, t.Implementation, t.Underlay, t.Error)

@@ -18,9 +18,11 @@ type Instance struct {
 	PID     int       `json:"pid"`
 	Version string    `json:"version"`
 	Started time.Time `json:"started,omitzero"`
-	File    string    `json:"file,omitempty"`
-	Tunnels []Tunnel  `json:"tunnels"`
-	Network *Network  `json:"network,omitempty"` // where the file declares one
+	// Goroutines is how many the process has: a figure that grows for days is a defect.
+	Goroutines int      `json:"goroutines,omitempty"`
+	File       string   `json:"file,omitempty"`
+	Tunnels    []Tunnel `json:"tunnels"`
+	Network    *Network `json:"network,omitempty"` // where the file declares one
 }
 
 // Network is the network that an instance's file declares around its tunnels.

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime"
 	"runtime/debug"
 	"sync"
 	"syscall"
@@ -188,7 +189,7 @@ func (d *daemon) openLog(level slog.Leveler) error {
 func (d *daemon) Status() control.Instance {
 	in := control.Instance{
 		Name: d.name, Kind: d.kind, PID: os.Getpid(), Version: version(), Started: d.started.UTC().Truncate(time.Second),
-		File: d.file, Tunnels: d.body.status(),
+		Goroutines: runtime.NumGoroutine(), File: d.file, Tunnels: d.body.status(),
 	}
 	if b, ok := d.body.(interface{ network() *control.Network }); ok {
 		in.Network = b.network()
