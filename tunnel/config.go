@@ -28,6 +28,9 @@ type Options struct {
 	// Greeted is called once for each session with a peer on the native wire, when it has said hello under it from the given endpoint: the
 	// moment to push. It is called from the control loop as Pushed is. nil is no call.
 	Greeted func(peer crypto.PublicKey, from netip.AddrPort)
+	// Greet calls peers on the native wire as soon as the interface is up and an endpoint of theirs is known, not with the first packet
+	// for them: a peer that had a session with an earlier life of this end, one that was killed, would go on using it for up to 15 s.
+	Greet bool
 	// Agent is how this program names itself to peers on the native wire, at most 64 printable bytes.
 	Agent string
 	// Suites is what is offered on the native wire; zero measures which are fast here.

@@ -392,6 +392,9 @@ func (t *Tunnel) changePeer(change *PeerChange, edit *routeEdit, fresh bool) {
 			edit.assign(a.Prefix, p)
 		}
 	}
+	if t.isUp && change.Endpoint != nil && !hadEndpoint {
+		p.greet(1)
+	}
 	if t.isUp && p.timers.interval.Load() != 0 && (keepaliveDue || change.Endpoint != nil && !hadEndpoint) {
 		p.wantKeepalive.Store(true)
 		t.attention.add(p)

@@ -46,6 +46,8 @@ type peer struct {
 	relays atomic.Bool          // says that this end is a spoke of its
 	port   atomic.Pointer[port] // how its frames are treated; nil where the device carries IP packets
 
+	announceUntil atomic.Int64 // changes of routes have it told where this end is
+
 	access atomic.Pointer[access.State] // what it may do; nil where that is everything its allowed IPs let it
 
 	askedAt    time.Duration // when an answer was last asked for, 0: never; both the control loop's own
@@ -189,7 +191,7 @@ func (p *peer) heard(ep *transport.Endpoint) {
 
 // checkSource drops the sticky source address where routes have made it wrong, and forgives it where they have made it right
 // again; valid tells of an endpoint.
-func (p *peer) checkSource(valid func(transport.Endpoint) bool) {
+func (p *peer) checkSource(valid func(transport.Endpoint) bool, now time.Duration) {
 	if r := p.refused.Load(); r != nil && valid(*r) {
 		p.refused.CompareAndSwap(r, nil)
 	}
@@ -199,8 +201,42 @@ func (p *peer) checkSource(valid func(transport.Endpoint) bool) {
 		p.refused.Store(ep)
 		p.forgetSource()
 		p.pathChanged()
+		p.announceUntil.Store(int64(now + announceFor))
+	}
+	if now < time.Duration(p.announceUntil.Load()) {
+		p.announce(now)
 	}
 }
+
+// announceFor is how long after the loss of an address each change of routes is taken for its replacement: a new one may take a lease, or
+// IPv6's search for duplicates.
+const announceFor = 10 * time.Second
+
+// announce tells the peer where this end is now, which it would otherwise learn from the next packet for it. It says nothing to a peer with
+// which there is no session and no handshake under way.
+func (p *peer) announce(now time.Duration) {
+	switch {
+	case p.current.Load().maySend(now):
+		p.wantKeepalive.Store(true)
+		p.tunnel.attention.add(p)
+	case p.timers.retransmit.Load() != 0:
+		p.tryAgain()
+	}
+}
+
+// greet calls the peer, one of so many that are called now, if that is wanted and nothing else calls it. Configuration is locked.
+func (p *peer) greet(of int) {
+	t := p.tunnel
+	if !t.options.Greet || p.wire() != Culvert || p.endpoint.Load() == nil || p.current.Load() != nil {
+		return
+	}
+	now := t.clock.now()
+	p.timers.roundBegun(now)
+	p.schedule(p.timers.initiationDue(now + t.jitter()*time.Duration(of)/greetTogether))
+}
+
+// greetTogether is how many peers are called within a retry's jitter.
+const greetTogether = 64
 
 // forgetSource drops the sticky source address: what made it right may have changed.
 func (p *peer) forgetSource() {

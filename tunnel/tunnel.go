@@ -225,7 +225,9 @@ func (t *Tunnel) listen(port uint16) error {
 		return err
 	}
 	t.isUp = true
-	for _, p := range t.snapshotPeers() {
+	peers := t.snapshotPeers()
+	for _, p := range peers {
+		p.greet(len(peers))
 		keepalive, waiting := p.timers.interval.Load() != 0, p.waiting.Load()
 		if keepalive {
 			p.wantKeepalive.Store(true)
@@ -299,13 +301,25 @@ func (t *Tunnel) closeSocket() {
 	t.lanePorts.Swap(nil).close()
 }
 
+const (
+	// routesSettle is how long changes of routes are collected: an address that changes is one that goes and one that comes.
+	routesSettle = 100 * time.Millisecond
+	// routesBusy is the same where routes change all the time.
+	routesBusy = time.Second
+)
+
 // followRoutes drops sticky source addresses that changed routes have made wrong, until the socket is closed.
 func (t *Tunnel) followRoutes(b *boundSocket) {
+	pause, last := routesSettle, time.Duration(0)
 	for {
 		select {
 		case <-b.closed:
 			return
 		case <-b.socket.RouteChanges(): // nil, and so never ready, where the network cannot tell
+		}
+		now := t.clock.now()
+		if pause = min(2*pause, routesBusy); now-last > routesSettle/2 { // it was quiet
+			pause = routesSettle
 		}
 		checked := make(map[transport.Endpoint]bool) // peers may share an endpoint
 		valid := func(ep transport.Endpoint) bool {
@@ -317,13 +331,14 @@ func (t *Tunnel) followRoutes(b *boundSocket) {
 			return known
 		}
 		for _, p := range t.snapshotPeers() {
-			p.checkSource(valid)
+			p.checkSource(valid, now)
 		}
-		select { // where routes change all the time, once a second will do
+		select {
 		case <-b.closed:
 			return
-		case <-time.After(time.Second):
+		case <-time.After(pause):
 		}
+		last = t.clock.now()
 	}
 }
 

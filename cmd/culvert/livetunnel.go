@@ -173,6 +173,7 @@ func (t *liveTunnel) startEngine(infof func(string, ...any)) (*observedNetwork, 
 		LinkUp:           t.linkUp,
 		Pushed:           t.role.pushed,
 		Greeted:          t.role.greeted,
+		Greet:            true,
 		Agent:            agent(),
 	})
 	if err != nil {
