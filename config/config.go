@@ -73,6 +73,7 @@ type File struct {
 	Format   Format   // what the file was written in
 	Instance string   // the file's name without extension unless the file says otherwise
 	Nice     *int     // the daemon's nice value, MinNice to MaxNice; nil where the file says nothing
+	Monitor  Monitor  // where it tells of itself over HTTP; the zero Monitor is nowhere
 	Tunnels  []Tunnel // in file order; exactly one for a wg-quick file, and maybe none where Setup declares anything
 	// Setup is the network around the tunnels, each of which is a link of it. It is valid where DeclaresSetup.
 	Setup    spec.Spec

@@ -93,7 +93,7 @@ func hooked(f *File) bool {
 
 // startsSomething reports whether a file has programs run with arguments of its own, or sockets and files made at paths of its own.
 func startsSomething(f *File) bool {
-	return len(f.Setup.Services) > 0 || slices.ContainsFunc(f.Setup.Links, func(l spec.Link) bool { return l.Handover != nil })
+	return len(f.Setup.Services) > 0 || f.Monitor.Metrics.Socket != "" || f.Monitor.Page.Socket != "" || slices.ContainsFunc(f.Setup.Links, func(l spec.Link) bool { return l.Handover != nil })
 }
 
 // exposed tells who else can read the secrets in a file or change the commands in it.

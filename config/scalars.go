@@ -416,17 +416,20 @@ const maxArgument = 255 // bytes of one argument of a program
 // absolutePath is a file's.
 func absolutePath(longest int) scalar {
 	return written(fmt.Sprintf("absolute path, at most %d bytes", longest), map[string]any{"type": "string", "pattern": "^/", "maxLength": longest},
-		func(s string) (string, *problem) {
-			switch {
-			case !strings.HasPrefix(s, "/"):
-				return "", wrong("begin it with a /", "%s is not an absolute path", quote(s))
-			case len(s) > longest:
-				return "", wrong(fmt.Sprintf("choose one of at most %d bytes", longest), "the path %s is %d bytes long", quote(s), len(s))
-			case strings.ContainsFunc(s, unprintable) || slices.Contains(strings.Split(s, "/"), ".."):
-				return "", wrong("write it without .. and without characters that cannot be printed", "%s is not a path that culvert uses", quote(s))
-			case strings.HasSuffix(s, "/"):
-				return "", wrong("name a file", "%s is a folder", quote(s))
-			}
-			return s, nil
-		})
+		func(s string) (string, *problem) { return s, absolute(s, longest) })
+}
+
+// absolute checks the path of a file.
+func absolute(s string, longest int) *problem {
+	switch {
+	case !strings.HasPrefix(s, "/"):
+		return wrong("begin it with a /", "%s is not an absolute path", quote(s))
+	case len(s) > longest:
+		return wrong(fmt.Sprintf("choose one of at most %d bytes", longest), "the path %s is %d bytes long", quote(s), len(s))
+	case strings.ContainsFunc(s, unprintable) || slices.Contains(strings.Split(s, "/"), ".."):
+		return wrong("write it without .. and without characters that cannot be printed", "%s is not a path that culvert uses", quote(s))
+	case strings.HasSuffix(s, "/"):
+		return wrong("name a file", "%s is a folder", quote(s))
+	}
+	return nil
 }

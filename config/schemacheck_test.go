@@ -261,7 +261,7 @@ var samples = strings.Fields(`0 1 2 3 8 10 15 63 64 100 255 256 1000 1499 4094 4
 	::ffff:10.0.0.1 02:00:00:00:00:01 02-00-00-00-00-01 01:00:00:00:00:01 0200.0000.0001 02:00:00:00:00 /run/a.sock /run/../a run/a / /a/ 1-10 10-1 1-4095 100-110
 	08:00 24:00 24:01 8:00 0800 mon tue monday Europe/Berlin UTC Local ../x 50GB 1.5TiB 1KB 0GB 10kB 2027-01-01T00:00:00Z 2027-01-01T00:00:00+01:00 2027-01-01
 	2027-13-01T00:00:00Z day week year allow deny icmp tcp udp 443 8000-8100 8100-8000 65536-65537
-	example.net -a.b 0600x cake besteffort atm layer3+4 eth vlan basic net.ipv4.ip_forward net..x net.core`)
+	127.0.0.1:9586 unix:/run/a.sock 192.0.2.1:9586 example.net -a.b 0600x cake besteffort atm layer3+4 eth vlan basic net.ipv4.ip_forward net..x net.core`)
 
 // TestScalarSchemas: the schema of each scalar takes what the parser takes, and refuses most of what it refuses.
 func TestScalarSchemas(t *testing.T) {

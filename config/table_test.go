@@ -52,7 +52,8 @@ func everyKey() iter.Seq[keyAt] {
 			return true
 		}
 		_ = walk(setupShape, reflect.TypeFor[spec.Spec](), "") && walk(tunnelShape, reflect.TypeFor[spec.Link](), "tunnels.") &&
-			walk(accessShape, reflect.TypeFor[Access](), "tunnels.peers.access.")
+			walk(accessShape, reflect.TypeFor[Access](), "tunnels.peers.access.") &&
+			walk(monitorShape, reflect.TypeFor[Monitor](), "monitor.")
 	}
 }
 

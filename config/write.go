@@ -26,6 +26,7 @@ func WriteYAML(w io.Writer, f *File) error {
 	if f.Nice != nil {
 		fmt.Fprintf(&b, "nice: %d\n", *f.Nice)
 	}
+	yamlMonitor(&b, &f.Monitor)
 	b.WriteString("tunnels:\n")
 	for i := range f.Tunnels {
 		if err := yamlTunnel(&b, &f.Tunnels[i]); err != nil {
@@ -34,6 +35,25 @@ func WriteYAML(w io.Writer, f *File) error {
 	}
 	_, err := w.Write(b.Bytes())
 	return err
+}
+
+func yamlMonitor(b *bytes.Buffer, m *Monitor) {
+	if !m.On() {
+		return
+	}
+	b.WriteString("monitor:\n")
+	if l := m.Metrics.String(); l != "" {
+		fmt.Fprintf(b, "  metrics: %s\n", yamlText(l))
+	}
+	if m.Peers != nil {
+		fmt.Fprintf(b, "  peers: %t\n", *m.Peers)
+	}
+	if l := m.Page.String(); l != "" {
+		fmt.Fprintf(b, "  page: %s\n", yamlText(l))
+	}
+	if m.Group != nil {
+		fmt.Fprintf(b, "  group: %d\n", *m.Group)
+	}
 }
 
 func yamlTunnel(b *bytes.Buffer, t *Tunnel) error {

@@ -20,6 +20,22 @@ func anyFile(t *testing.T, r *rand.Rand) *File {
 	some := func(n int) int { return r.IntN(n + 1) }
 	pick := func(ss ...string) string { return ss[r.IntN(len(ss))] }
 	f := &File{Path: "x.yaml", Format: FormatYAML, Instance: pick("site", "1", "_", "null", "0x10", "a.b-c", "true", "1e3")}
+	if r.IntN(2) == 0 {
+		listen := func() (l Listen) {
+			l.Socket = pick("", "/run/a b.sock", "/x", "/run/#")
+			if l.Socket == "" {
+				l.Address = netip.MustParseAddrPort(pick("127.0.0.1:1", "[::1]:65535", "127.9.9.9:9586"))
+			}
+			return l
+		}
+		f.Monitor = Monitor{Metrics: listen(), Page: listen()}
+		if r.IntN(2) == 0 {
+			f.Monitor.Peers = new(r.IntN(2) == 0)
+		}
+		if f.Monitor.Page.Socket != "" {
+			f.Monitor.Group = new(uint32(r.IntN(1000)))
+		}
+	}
 	names := []string{"wg0", "null", "1", "0x1f", "true", "a=b+c.d-e", "1e3", "yes", "+1", ".x", "=", "1_0"}
 	r.Shuffle(len(names), func(i, j int) { names[i], names[j] = names[j], names[i] })
 	net := 0

@@ -83,6 +83,7 @@ func (y *yamlReader) root(n ast.Node) {
 				y.take(e.value.pos, read(&y.file.Nice, parseNice, s))
 			}
 		}},
+		{"monitor", func(e entry) { y.monitor(e) }},
 		{"tunnels", func(e entry) {
 			tunnels = true
 			before := len(y.errs) + y.more

@@ -142,6 +142,7 @@ func (c *control) run() {
 		select {
 		case <-t.closing:
 			return
+		case <-t.pings:
 		case m := <-t.handshakes:
 			c.handshake(&m, t.clock.now())
 		case m := <-t.controls:

@@ -1,6 +1,8 @@
 package tunnel
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -57,6 +59,7 @@ type Tunnel struct {
 	controls   chan controlMessage
 	expected   *expectedParts
 	attention  attention
+	pings      chan struct{} // unbuffered: whoever sends has been heard
 
 	suites    crypto.Suites        // offered on the native wire
 	ephemeral noise.Ephemeral      // crypto.GeneratePrivateKey, or fixed by a test
@@ -139,6 +142,7 @@ func newTunnel(dev device.Device, network transport.Network, options Options) (*
 		expected:   newExpectedParts(),
 		suites:     options.Suites,
 		attention:  attention{wake: make(chan struct{}, 1)},
+		pings:      make(chan struct{}),
 		ephemeral:  crypto.GeneratePrivateKey,
 		jitter:     func() time.Duration { return rand.N(session.MaxRetryJitter) },
 		peers:      make(map[crypto.PublicKey]*peer),
@@ -175,6 +179,19 @@ func (t *Tunnel) Err() error {
 		return t.err
 	default:
 		return nil
+	}
+}
+
+// Responds reports whether the control loop, which runs handshakes and timers, is at work: nil as soon as it has answered, ErrClosed, why the
+// tunnel has ended, or ctx's cause.
+func (t *Tunnel) Responds(ctx context.Context) error {
+	select {
+	case t.pings <- struct{}{}:
+		return nil
+	case <-t.done:
+		return cmp.Or(t.err, ErrClosed)
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
 }
 

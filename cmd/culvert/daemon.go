@@ -34,6 +34,8 @@ type daemon struct {
 	body    body
 	events  *events.Hub
 
+	reloads reloadLog
+
 	ops      sync.Mutex // held by start, reload and teardown: one at a time
 	stop     context.CancelCauseFunc
 	tornDown chan struct{} // closed once everything is gone
@@ -214,7 +216,9 @@ func (d *daemon) Reload(ctx context.Context) ([]string, error) {
 		return nil, errors.New("the daemon is ending")
 	default:
 	}
+	began := time.Now()
 	remarks, err := d.body.reload(ctx)
+	d.reloads.note(began, time.Now(), err)
 	debug.FreeOSMemory()
 	d.events.Look()
 	if err != nil {

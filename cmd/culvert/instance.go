@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 
+	"culvert/cmd/culvert/monitor"
 	"culvert/config"
 	"culvert/control"
 )
@@ -28,6 +30,12 @@ type instance struct {
 	usage     *usageStore // what peers have used of their quotas
 	saving    sync.Mutex  // held while it is saved
 	usageDone chan struct{}
+
+	monitor *monitor.Monitor // nil where no file has asked for it
+	isReady atomic.Bool      // all is up, and nothing is ending
+
+	serversMu   sync.Mutex // guards what follows
+	serversSeen []monitor.Server
 
 	mu      sync.Mutex // guards tunnels, for status
 	tunnels []*liveTunnel
@@ -64,6 +72,16 @@ func (in *instance) exclusively(ctx context.Context, f func()) {
 
 func (in *instance) start(ctx context.Context, fail func(error)) error {
 	in.ctx, in.fail = ctx, fail
+	in.startMonitor()
+	if err := in.bringUp(ctx); err != nil {
+		return err
+	}
+	in.isReady.Store(true)
+	return nil
+}
+
+// bringUp starts the tunnels and makes the network around them.
+func (in *instance) bringUp(ctx context.Context) error {
 	in.usage = openUsage(in.d.p.usagePath(in.file.Instance), func(format string, args ...any) { in.d.log.Warn(fmt.Sprintf(format, args...)) })
 	in.usageDone = make(chan struct{})
 	go in.keepUsage(in.usageDone)
@@ -145,6 +163,7 @@ func (in *instance) status() []control.Tunnel {
 func (in *instance) teardown() error {
 	var errs []error
 	in.ending = true
+	in.stopMonitor()
 	defer func() { in.clients.close() }()
 	if in.usageDone != nil {
 		close(in.usageDone)
@@ -207,6 +226,15 @@ func (in *instance) reload(ctx context.Context) (remarks []string, err error) {
 			return remarks, err
 		}
 	}
+	discard, commit, err := in.prepareMonitor(file)
+	if err != nil {
+		return remarks, err
+	}
+	defer func() {
+		if err != nil {
+			discard()
+		}
+	}()
 
 	// What can fail comes before what cannot be taken back.
 	in.saveUsage() // of quotas that this takes away for now
@@ -242,6 +270,7 @@ func (in *instance) reload(ctx context.Context) (remarks []string, err error) {
 		}
 	}
 	in.file = file
+	commit()
 	in.usage.keep(wanted)
 	var errs []error
 	for name := range running {
