@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"syscall"
 )
 
@@ -63,6 +64,9 @@ func readPublic(path string) ([]byte, *problem, error) {
 
 func openProblem(path string, err error) *problem {
 	switch {
+	case errors.Is(err, fs.ErrNotExist) && isCredential(path):
+		return wrong("name it in the unit: LoadCredential="+filepath.Base(path)+":/path/to/the/file (systemctl edit culvert@NAME)",
+			"systemd has handed over no credential %s", quotePath(filepath.Base(path)))
 	case errors.Is(err, fs.ErrNotExist):
 		return wrong("make a key with: (umask 077; culvert genkey > "+shellWord(path)+"), or genpsk for a preshared key",
 			"the key file %s does not exist", quotePath(path))
@@ -80,7 +84,11 @@ func ownedPrivately(fi fs.FileInfo, what, path string) *problem {
 	if p := ownedSafely(fi, what, path); p != nil {
 		return p
 	}
-	if perm := fi.Mode().Perm(); perm&0o077 != 0 {
+	others := fs.FileMode(0o077)
+	if isCredential(path) {
+		others = 0o037
+	}
+	if perm := fi.Mode().Perm(); perm&others != 0 {
 		return wrong("run: chmod 600 "+shellWord(path),
 			"%s has mode %04o, so others than its owner can get at the key in it", what, perm)
 	}

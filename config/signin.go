@@ -135,7 +135,12 @@ var clientSecretFile = scalar{text: "file, from this file's folder", schema: map
 			y.fail(v.pos, "write the path of a file that holds the secret", "%s is not a file's name", quote(name))
 			return nil, false
 		}
-		text, p, err := y.secret(y.besides(name))
+		path, p := y.located(name)
+		if p != nil {
+			y.failWith(v.pos, p, nil)
+			return nil, false
+		}
+		text, p, err := y.secret(path)
 		if errors.Is(err, fs.ErrNotExist) {
 			p = wrong("put the secret that the provider gave for this server into it: (umask 077; cat > "+shellWord(name)+")", "the key file %s does not exist", quotePath(name))
 		}

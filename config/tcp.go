@@ -98,7 +98,12 @@ func (y *yamlReader) certificateFile(e entry, name *string) (string, bool) {
 		return "", false
 	}
 	*name = s
-	text, prob, err := y.public(y.besides(s))
+	path, prob := y.located(s)
+	if prob != nil {
+		y.failWith(e.value.pos, prob, nil)
+		return "", false
+	}
+	text, prob, err := y.public(path)
 	if prob != nil {
 		y.failWith(e.value.pos, prob, err)
 		return "", false

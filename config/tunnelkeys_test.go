@@ -38,7 +38,7 @@ var tunnelShapeKeys = &shape{name: "tunnel", where: "a tunnel", keys: slices.Con
 			"certificate_file": text(),
 			"key_file":         text(),
 		}}))},
-	{name: "private_key_file", form: only(text()), doc: "path of the key file, relative to the file's folder"},
+	{name: "private_key_file", form: only(text()), doc: "path of the key file, relative to the file's folder, or credential:NAME"},
 	{name: "addresses", form: only(texts(MaxAddresses)), absent: "none", doc: "addresses with prefix lengths"},
 	{name: "mtu", form: only(either(enum("auto"), integer(minMTU, maxMTU))), absent: "auto", doc: "bytes of an inner packet"},
 	{name: "wire", form: only(enum("culvert", "wireguard")), absent: "culvert", doc: "protocol spoken with the peers"},

@@ -481,7 +481,12 @@ func (y *yamlReader) keyFile(e entry, name *string) (string, bool) {
 		return "", false
 	}
 	*name = s
-	text, prob, err := y.secret(y.besides(s))
+	path, prob := y.located(s)
+	if prob != nil {
+		y.failWith(e.value.pos, prob, nil)
+		return "", false
+	}
+	text, prob, err := y.secret(path)
 	if prob != nil {
 		y.failWith(e.value.pos, prob, err)
 		return "", false
@@ -495,6 +500,14 @@ func (y *yamlReader) besides(path string) string {
 		return path
 	}
 	return filepath.Join(filepath.Dir(y.src.path), path)
+}
+
+// located is besides for what may also be a credential of systemd.
+func (y *yamlReader) located(name string) (path string, p *problem) {
+	if c, ok := strings.CutPrefix(name, credentialPrefix); ok {
+		return credential(c, filepath.Dir(y.src.path))
+	}
+	return y.besides(name), nil
 }
 
 // inFile says of a key's problem which file it is in.

@@ -46,6 +46,7 @@ type outbound struct {
 	tunnel   *Tunnel
 	number   int // of the worker
 	queue    device.Queue
+	pulse    *pulse // of one that reads the queue
 	segments device.Segments
 	batch    *sendBatch
 	nonce    session.Nonce
@@ -75,6 +76,7 @@ func (w *outbound) run() error {
 		if err != nil {
 			return err
 		}
+		w.pulse.begin()
 		now := w.tunnel.clock.now()
 		for reads := 1; err == nil; reads++ {
 			w.packet(lo, hi, o, now)
@@ -84,6 +86,7 @@ func (w *outbound) run() error {
 			lo, hi, o, err = w.queue.Read(w.buf, false)
 		}
 		w.batch.flush()
+		w.pulse.end()
 		if err != nil && err != device.ErrWouldBlock {
 			return err
 		}
@@ -369,6 +372,7 @@ type inbound struct {
 	tunnel      *Tunnel
 	lanes       bool // only lanes come to the receiver
 	receiver    transport.Receiver
+	pulse       *pulse
 	coalescer   *device.Coalescer
 	reassembler *fragment.Reassembler[*keypair]
 	swept       time.Duration // when fragments were last looked through for old ones
@@ -416,6 +420,7 @@ func (w *inbound) run() error {
 		if err != nil {
 			return err
 		}
+		w.pulse.begin()
 		now := w.tunnel.clock.now()
 		for i := range w.trains[:n] {
 			train := &w.trains[i]
@@ -432,6 +437,7 @@ func (w *inbound) run() error {
 			w.swept = now
 			w.tunnel.countLost(w.reassembler.Expire(now))
 		}
+		w.pulse.end()
 	}
 }
 

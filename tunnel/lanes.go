@@ -229,7 +229,9 @@ func (t *Tunnel) receive(r transport.Receiver, worker int, lanes bool) {
 		if err == nil {
 			w := newInbound(t, r, worker)
 			w.lanes = lanes
+			w.pulse = t.pulses.add(fmt.Sprintf("a worker that receives from the network for queue %d", worker))
 			err = w.run()
+			t.pulses.remove(w.pulse)
 		}
 		if !errors.Is(err, net.ErrClosed) {
 			t.fail(fmt.Errorf("receiving from the network: %w", err))

@@ -79,6 +79,19 @@ type HandshakeStatistics struct {
 	Completed           uint64 `json:"completed"`
 }
 
+// Sessions counts the peers there are, and those that have a session to send under. It takes next to nothing, also of many peers.
+func (t *Tunnel) Sessions() (live, peers int) {
+	now := t.clock.now()
+	t.peersMu.RLock()
+	defer t.peersMu.RUnlock()
+	for _, p := range t.peers {
+		if p.current.Load().maySend(now) {
+			live++
+		}
+	}
+	return live, len(t.peers)
+}
+
 // Status returns a snapshot of the tunnel.
 func (t *Tunnel) Status() Status {
 	t.configuring.Lock()

@@ -61,6 +61,8 @@ type Tunnel struct {
 	attention  attention
 	pings      chan struct{} // unbuffered: whoever sends has been heard
 
+	pulses pulses // of the workers
+
 	suites    crypto.Suites        // offered on the native wire
 	ephemeral noise.Ephemeral      // crypto.GeneratePrivateKey, or fixed by a test
 	jitter    func() time.Duration // spreads repeated initiations
@@ -117,7 +119,9 @@ func New(dev device.Device, network transport.Network, options Options) (*Tunnel
 	t.workers.Go(newControl(t).run)
 	for i := range t.queues {
 		w := newOutbound(t, i)
+		w.pulse = t.pulses.add(fmt.Sprintf("the worker that reads queue %d of the interface", i))
 		t.workers.Go(func() {
+			defer t.pulses.remove(w.pulse)
 			if err := w.run(); !errors.Is(err, os.ErrClosed) {
 				t.fail(fmt.Errorf("reading from the interface: %w", err))
 			}

@@ -40,6 +40,9 @@ func (p *program) known() []string {
 	names, _ := p.journals()
 	running, _ := control.Names(p.runDir)
 	names = append(names, running...)
+	if s := p.ofServices(); s != nil {
+		names = append(names, s.known()...)
+	}
 	slices.Sort(names)
 	return slices.Compact(names)
 }

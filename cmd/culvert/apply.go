@@ -178,7 +178,7 @@ What somebody else has deleted before is told of. What another instance has decl
 			if err := p.missingFile(args[0]); err != nil {
 				return err
 			}
-			name := instanceName(args[0])
+			name := p.instanceName(args[0])
 			var file *config.File
 			if name != args[0] {
 				file, _ = loadConfig(args[0]) // for its namespaces

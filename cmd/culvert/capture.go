@@ -69,7 +69,7 @@ are left out and counted; the tunnel is never slowed.
 				o.Interface = args[1]
 			}
 			asText = asText || file == "" && isTerminal(p.stdout)
-			return p.runCapture(instanceName(args[0]), o, file, asText)
+			return p.runCapture(p.instanceName(args[0]), o, file, asText)
 		},
 	}
 	cmd.Flags().StringVarP(&file, "write", "w", "", "")

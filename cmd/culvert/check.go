@@ -41,6 +41,7 @@ func writeSummary(w io.Writer, file *config.File) error {
 		summarize(b, &file.Tunnels[i])
 	}
 	summarizeNetwork(b, file)
+	writeDemands(b, file)
 	return b.Flush()
 }
 

@@ -29,8 +29,9 @@ type daemon struct {
 	log     *slog.Logger
 	out     io.Writer // where hooks write
 	started time.Time
+	up      bool // everything is up, and not yet being taken away; guarded by ops
 	ready   readyPipe
-	notify  notifier
+	notify  *notifier
 	body    body
 	events  *events.Hub
 
@@ -47,6 +48,7 @@ type body interface {
 	// start brings everything up, or leaves nothing behind. fail is for later: it ends the daemon.
 	start(ctx context.Context, fail func(error)) error
 	status() []control.Tunnel
+	engines() []namedEngine
 	capturable() []capturable
 	reload(ctx context.Context) (remarks []string, err error)
 	teardown() error
@@ -64,6 +66,8 @@ func (d *daemon) serve(level slog.Leveler) error {
 	d.started = time.Now()
 	d.tornDown = make(chan struct{})
 	d.notify = takeNotifier()
+	d.notify.tell("STATUS=starting")
+	defer d.watched()()
 	l, err := control.Listen(d.p.runDir, d.name)
 	if errors.Is(err, control.ErrRunning) {
 		return hint(fmt.Errorf("%s is already running", d.name),
@@ -98,8 +102,9 @@ func (d *daemon) serve(level slog.Leveler) error {
 	cause := d.run(ctx)
 
 	d.log.Info("ending", "because", cause)
-	_ = d.notify.send("STOPPING=1")
+	d.notify.tell("STOPPING=1", "STATUS=taking everything away")
 	d.ops.Lock()
+	d.up = false
 	d.events.Publish(control.Event{Event: control.EventInstanceEnding, Why: cause.Error()})
 	d.downErr = d.body.teardown()
 	d.events.Look() // tells of tunnels that are gone
@@ -122,10 +127,17 @@ func (d *daemon) serve(level slog.Leveler) error {
 
 // run starts the body and returns why the daemon is to end.
 func (d *daemon) run(ctx context.Context) error {
-	d.ops.Lock()
-	err := d.body.start(ctx, func(err error) { d.stop(err) })
-	d.ops.Unlock()
-	if err != nil {
+	if err := d.start(ctx); err != nil {
+		return err
+	}
+	<-ctx.Done()
+	return context.Cause(ctx)
+}
+
+func (d *daemon) start(ctx context.Context) error {
+	d.ops.Lock() // until whoever waits knows: a reload says something of its own
+	defer d.ops.Unlock()
+	if err := d.body.start(ctx, func(err error) { d.stop(err) }); err != nil {
 		if ctx.Err() != nil && d.ended(context.Cause(ctx)) {
 			return fmt.Errorf("ended before it was up: %w", context.Cause(ctx))
 		}
@@ -138,11 +150,12 @@ func (d *daemon) run(ctx context.Context) error {
 	d.events.Look()
 	d.events.Publish(control.Event{Event: control.EventInstanceUp})
 	d.log.Info("up", "pid", os.Getpid(), "version", version())
-	if err := d.notify.send("READY=1"); err != nil {
+	d.up = true
+	d.notify.now(d.summary())
+	if err := d.notify.send("READY=1", "STATUS="+d.notify.text()); err != nil {
 		d.log.Warn(err.Error())
 	}
-	<-ctx.Done()
-	return context.Cause(ctx)
+	return nil
 }
 
 func (d *daemon) ended(cause error) bool {
@@ -216,11 +229,15 @@ func (d *daemon) Reload(ctx context.Context) ([]string, error) {
 		return nil, errors.New("the daemon is ending")
 	default:
 	}
+	d.notify.tell("RELOADING=1", monotonic(), "STATUS=reloading")
 	began := time.Now()
 	remarks, err := d.body.reload(ctx)
 	d.reloads.note(began, time.Now(), err)
 	debug.FreeOSMemory()
 	d.events.Look()
+	d.notify.noteReload(err)
+	d.notify.now(d.summary())
+	d.notify.tell("READY=1", "STATUS="+d.notify.text())
 	if err != nil {
 		d.events.Publish(control.Event{Event: control.EventReloadFailed, Why: err.Error()})
 		err = &control.Error{Text: err.Error(), Code: exitCode(err)}

@@ -214,7 +214,9 @@ func (e *fakeEngine) Close() error {
 func (e *fakeEngine) Done() <-chan struct{}                       { return e.done }
 func (e *fakeEngine) Push(crypto.PublicKey, string, []byte) error { return nil }
 
-func (e *fakeEngine) Err() error { return e.err }
+func (e *fakeEngine) Err() error                  { return e.err }
+func (e *fakeEngine) Check(context.Context) error { return nil }
+func (e *fakeEngine) Sessions() (live, peers int) { return 0, len(e.peers) }
 
 // load writes a configuration file and loads it.
 func load(t *testing.T, name, text string) *config.File {

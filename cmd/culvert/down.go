@@ -25,7 +25,7 @@ was killed.
 `,
 		Args: needArgs("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			name := instanceName(args[0])
+			name := p.instanceName(args[0])
 			err := p.ask(name).Down(cmd.Context())
 			if errors.Is(err, control.ErrNotRunning) {
 				if found, err := p.undoAbandoned(cmd.Context(), name); found || err != nil {
@@ -43,8 +43,14 @@ was killed.
 	}
 }
 
-// instanceName is the instance meant by an argument: a name as it is, or that of a file.
-func instanceName(arg string) string {
+// instanceName is the instance meant by an argument, a name as it is, or that of a file, to whose place the program turns.
+func (p *program) instanceName(arg string) string {
+	name := nameOf(arg)
+	p.locate(name)
+	return name
+}
+
+func nameOf(arg string) string {
 	if !isFileName(arg) {
 		return arg
 	}

@@ -27,6 +27,8 @@ type engine interface {
 	Configure(tunnel.Change) error
 	Push(to crypto.PublicKey, subject string, document []byte) error
 	Status() tunnel.Status
+	Sessions() (live, peers int)
+	Check(context.Context) error
 	Close() error
 	Done() <-chan struct{}
 	Err() error

@@ -48,7 +48,7 @@ Programs that are to run at events stand in the configuration file, under "on".
 				}
 				names = all
 			} else {
-				names = []string{instanceName(names[0])}
+				names = []string{p.instanceName(names[0])}
 			}
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
 			defer stop()

@@ -56,6 +56,7 @@ func (p *program) fileOf(arg string) (string, error) {
 	if strings.Contains(arg, "/") || ext == ".yaml" || ext == ".yml" || ext == ".conf" {
 		return arg, nil
 	}
+	p.locate(arg)
 	in, err := p.ask(arg).Status(context.Background())
 	switch {
 	case errors.Is(err, control.ErrNotRunning):

@@ -72,6 +72,9 @@ func (in *instance) exclusively(ctx context.Context, f func()) {
 
 func (in *instance) start(ctx context.Context, fail func(error)) error {
 	in.ctx, in.fail = ctx, fail
+	for _, d := range unmet(in.file) {
+		in.d.log.Warn(fmt.Sprintf("%s: %s needs %s, which this process has not got", d.at, d.what, capNames[d.capability]), "unit", dropInFolder+string(d.dropIn))
+	}
 	in.startMonitor()
 	if err := in.bringUp(ctx); err != nil {
 		return err
@@ -157,6 +160,13 @@ func (in *instance) status() []control.Tunnel {
 		out = append(out, c)
 	}
 	return out
+}
+
+func (in *instance) engines() (list []namedEngine) {
+	for _, t := range in.live() {
+		list = append(list, namedEngine{t.hooks.ifname, t.engine})
+	}
+	return list
 }
 
 // teardown takes the network away, with the tunnels in it, and stops what is left of these, the last started first.

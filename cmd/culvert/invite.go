@@ -89,6 +89,7 @@ func (p *program) askServer(where string, r control.ClientsRequest) (*control.Cl
 		return nil, err
 	}
 	r.Tunnel = tunnel
+	p.locate(instance)
 	answer, err := p.ask(instance).Clients(context.Background(), r)
 	if err != nil {
 		if err = p.callError(instance, err); strings.Contains(err.Error(), server.ErrTaken.Error()) {

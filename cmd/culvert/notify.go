@@ -4,22 +4,45 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+	"unsafe"
 )
 
-// notifier tells the service manager about the daemon's state, as sd_notify(3) does: a datagram to the socket named in
-// the environment.
-type notifier struct{ socket string }
+// notifier tells the service manager about the daemon's state, as sd_notify(3) does: datagrams to the socket named in the environment.
+type notifier struct {
+	socket   string
+	watchdog time.Duration // how often it wants to hear that the daemon gets on; 0: never
 
-// takeNotifier reads NOTIFY_SOCKET and removes it from the environment, so that hooks do not speak for the daemon.
-func takeNotifier() notifier {
-	const name = "NOTIFY_SOCKET"
-	n := notifier{os.Getenv(name)}
-	os.Unsetenv(name)
+	mu      sync.Mutex
+	summary string
+	failure string // of the last reload
+}
+
+// takeNotifier reads what the service manager has put into the environment and removes it from there, so that hooks do not speak for the
+// daemon.
+func takeNotifier() *notifier {
+	n := &notifier{socket: takeEnv("NOTIFY_SOCKET")}
+	usec, pid := takeEnv("WATCHDOG_USEC"), takeEnv("WATCHDOG_PID")
+	if pid == "" || pid == strconv.Itoa(os.Getpid()) {
+		if u, err := strconv.ParseInt(usec, 10, 64); err == nil && u > 0 && u < int64(time.Hour) {
+			n.watchdog = time.Duration(u) * time.Microsecond
+		}
+	}
 	return n
 }
 
-// send sends a state such as "READY=1". Without a service manager it does nothing.
-func (n notifier) send(state string) error {
+func takeEnv(name string) string {
+	v := os.Getenv(name)
+	os.Unsetenv(name)
+	return v
+}
+
+// send sends assignments such as "READY=1" in one message. Without a service manager it does nothing.
+func (n *notifier) send(assignments ...string) error {
 	if n.socket == "" {
 		return nil
 	}
@@ -28,8 +51,52 @@ func (n notifier) send(state string) error {
 		return fmt.Errorf("cannot tell the service manager: %w", err)
 	}
 	defer c.Close()
-	if _, err := c.Write([]byte(state)); err != nil {
+	if _, err := c.Write([]byte(strings.Join(assignments, "\n"))); err != nil {
 		return fmt.Errorf("cannot tell the service manager: %w", err)
 	}
 	return nil
+}
+
+// tell is send where nothing could be done about a failure.
+func (n *notifier) tell(assignments ...string) { _ = n.send(assignments...) }
+
+// now notes what the daemon does, and reports whether that is something new.
+func (n *notifier) now(summary string) (changed bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	changed = n.summary != summary
+	n.summary = summary
+	return changed
+}
+
+// noteReload notes how the last reload ended.
+func (n *notifier) noteReload(err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.failure = ""
+	if err != nil {
+		n.failure, _, _ = strings.Cut(err.Error(), "\n")
+	}
+}
+
+// text is the one line that "systemctl status" shows.
+func (n *notifier) text() string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.failure != "" {
+		return n.summary + "; the last reload failed: " + n.failure
+	}
+	return n.summary
+}
+
+// monotonic is the assignment that tells the service manager at which time a reload began, in microseconds of the monotonic clock. It takes
+// no earlier READY for its end then.
+func monotonic() string {
+	var ts syscall.Timespec
+	const clockMonotonic = 1 // linux/time.h
+	_, _, errno := syscall.RawSyscall(syscall.SYS_CLOCK_GETTIME, clockMonotonic, uintptr(unsafe.Pointer(&ts)), 0)
+	if errno != 0 {
+		return "MONOTONIC_USEC=0"
+	}
+	return "MONOTONIC_USEC=" + strconv.FormatInt(ts.Nano()/int64(time.Microsecond), 10)
 }

@@ -31,7 +31,7 @@ nothing (exit code 78), and where a right one cannot be applied everything goes 
 `,
 		Args: needArgs("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			name := instanceName(args[0])
+			name := p.instanceName(args[0])
 			if asJSON && !dryRun {
 				return &usageError{"--json goes with --dry-run", "culvert reload"}
 			}

@@ -17,9 +17,10 @@ type program struct {
 	name           string // the first argument, kept for starting the program again
 	stdin          io.Reader
 	stdout, stderr io.Writer
-	runDir         string // control sockets, locks, logs
-	wgDir          string // sockets of the userspace API
-	stateDir       string // journals of the setup layer, a directory for each instance
+	runDir         string   // control sockets, locks, logs
+	wgDir          string   // sockets of the userspace API
+	stateDir       string   // journals of the setup layer, a directory for each instance
+	service        *folders // where instances of services have all that; nil where this is one of them
 
 	priority  priority                      // of a daemon
 	machineOf func(instance string) machine // of tests; nil: the running system
@@ -46,6 +47,7 @@ func newProgram(stdin io.Reader, stdout, stderr io.Writer) *program {
 		runDir:   directory(runDirEnv, defaultRunDir),
 		wgDir:    directory(wgDirEnv, defaultWGDir),
 		stateDir: directory(stateDirEnv, journal.Dir),
+		service:  servicePlace(),
 	}
 }
 

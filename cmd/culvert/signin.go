@@ -45,6 +45,7 @@ authenticator, or says which page to open and waits until that is done. Nothing 
 			} else if p.interactive() {
 				s.ask()
 			}
+			p.locate(s.instance)
 			first, err := s.begin(signInPatience)
 			if err != nil {
 				return err

@@ -81,6 +81,7 @@ func (p *program) instances(ctx context.Context, names []string) ([]control.Inst
 		return in, err
 	}
 	if len(names) == 1 {
+		p.locate(names[0])
 		in, err := ask(names[0])
 		if err != nil {
 			return nil, p.callError(names[0], err)
@@ -108,6 +109,11 @@ func (p *program) instances(ctx context.Context, names []string) ([]control.Inst
 		default:
 			out = append(out, in)
 		}
+	}
+	if s := p.ofServices(); s != nil {
+		more, err := s.instances(ctx, nil)
+		out = append(out, more...)
+		errs = append(errs, err)
 	}
 	return out, errors.Join(errs...)
 }

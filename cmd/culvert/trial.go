@@ -93,6 +93,7 @@ func (b *trialBody) confirm() error {
 }
 
 func (b *trialBody) status() []control.Tunnel { return []control.Tunnel{} }
+func (b *trialBody) engines() []namedEngine   { return nil }
 
 func (b *trialBody) network() *control.Network {
 	b.mu.Lock()
@@ -139,7 +140,7 @@ at once instead.
 `,
 		Args: needArgs("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			name := instanceName(args[0])
+			name := p.instanceName(args[0])
 			err := p.ask(name).Confirm(cmd.Context())
 			if errors.Is(err, control.ErrNotRunning) {
 				return p.confirmLeft(name)

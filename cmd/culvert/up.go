@@ -46,6 +46,9 @@ The daemon's log is /run/culvert/NAME.log; its interfaces can also be looked at 
 			}
 			if !ready.detached() {
 				p.warn(file.Warnings)
+				if err := p.runsAsService(file.Instance); err != nil {
+					return err
+				}
 			}
 			if !foreground && !ready.detached() {
 				again := []string{"up", path}

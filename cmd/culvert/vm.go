@@ -77,7 +77,7 @@ func (o *vmOptions) take(cmd *cobra.Command, args []string) error {
 	if err := needArgs("NAME", "[INTERFACE]")(cmd, own); err != nil {
 		return err
 	}
-	o.instance = instanceName(own[0])
+	o.instance = nameOf(own[0])
 	if len(own) > 1 {
 		o.link = own[1]
 	}
@@ -126,6 +126,7 @@ func (p *program) runVM(o *vmOptions) (err error) {
 			return p.cannotRun(err)
 		}
 	}
+	p.locate(o.instance)
 	in, err := p.ask(o.instance).Status(context.Background())
 	if err != nil {
 		return p.callError(o.instance, err)

@@ -248,6 +248,15 @@ func (w *wgInterface) status() []control.Tunnel {
 	return []control.Tunnel{statusOf(s, nil)}
 }
 
+func (w *wgInterface) engines() []namedEngine {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.engine == nil {
+		return nil
+	}
+	return []namedEngine{{w.d.name, w.engine}}
+}
+
 func (w *wgInterface) reload(context.Context) ([]string, error) {
 	return nil, hint(fmt.Errorf("%s has no file: wg configures it", w.d.name), "wg syncconf %s FILE applies one", w.d.name)
 }
