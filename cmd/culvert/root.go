@@ -84,6 +84,7 @@ Run a tunnel from a file (culvert's YAML, or a wg-quick file NAME.conf as it is)
   culvert check FILE         say what FILE would do, or everything that is wrong with it
   culvert up FILE            start it; returns once the tunnel is up
   culvert status [NAME]      show what runs, like wg show; --json for programs
+  culvert top [NAME]         watch it live: rates, round trips, losses, what is dropped and why
   culvert capture NAME       show the packets inside, or record them for tcpdump and Wireshark
   culvert events [NAME]      tell what happens, as it happens
   culvert reload NAME        apply the changed file; sessions of unchanged peers stay
@@ -153,6 +154,7 @@ func (p *program) root() *cobra.Command {
 	})
 	root.AddCommand(p.genkey(), p.genpsk(), p.pubkey(), p.check(), p.up(), p.down(), p.reload(), p.status(), p.eventsCommand(),
 		p.capture(), p.importCommand(), p.export(), p.plan(), p.apply(), p.confirm(), p.destroy(), p.graph(), p.vm(), p.invite(), p.join(), p.client(), p.signin(), p.wg(), p.demo(), p.supervise(), p.versionCommand())
+	root.AddCommand(p.top())
 	for _, c := range root.Commands() {
 		c.DisableFlagsInUseLine = true
 	}
