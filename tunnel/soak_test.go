@@ -127,7 +127,7 @@ func TestSoak(t *testing.T) {
 				switch random.IntN(5) {
 				case 0: // a client roams
 					moves++
-					clients[c].host.SetAddrs(netip.AddrFrom4([4]byte{198, 51, 100, byte(1 + random.IntN(250))}))
+					clients[c].host.SetAddrs(netip.AddrFrom4([4]byte{198, 51, 100, byte(1 + 100*c + random.IntN(100))}))
 				case 1: // a link loses
 					network.SetLink(hosts[0], clients[c].host, transporttest.Link{Loss: 0.3, Delay: 20 * time.Millisecond, Jitter: 20 * time.Millisecond})
 					talk(20)

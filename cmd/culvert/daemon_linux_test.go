@@ -39,6 +39,7 @@ func newSite(t *testing.T, name string) *site {
 	h := lab.NewHost(t, name)
 	s := &site{t: t, host: h, run: h.PrivateRun(), dir: t.TempDir()}
 	s.file = filepath.Join(s.dir, "site.yaml")
+	s.env = []string{stateDirEnv + "=" + s.state()} // what is left in the machine's own is nobody's here
 	key := s.must("genkey")
 	if err := os.WriteFile(filepath.Join(s.dir, "key"), []byte(key), 0o600); err != nil {
 		t.Fatal(err)
