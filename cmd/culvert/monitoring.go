@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"culvert/cmd/culvert/monitor"
 	"culvert/config"
 	"culvert/control"
+	"culvert/setup/graph"
 )
 
 // reloadLog is how reading the file again went.
@@ -120,4 +122,25 @@ func (in *instance) Alive(ctx context.Context) error {
 	}
 	asking.Wait()
 	return errors.Join(errs...)
+}
+
+// drawn is how many peers of a tunnel the page's picture has.
+const drawn = 24
+
+// Graph implements [monitor.Drawer]: what the file in force declares.
+func (in *instance) Graph() ([]byte, error) {
+	if !in.d.ops.TryLock() {
+		return nil, errors.New("the instance is being changed: try again")
+	}
+	file := in.file
+	in.d.ops.Unlock()
+	s := declaredSource(file)
+	for at, peers := range s.Peers {
+		if len(peers) > drawn {
+			s.Peers[at] = append(peers[:drawn:drawn], fmt.Sprintf("%d more", len(peers)-drawn))
+		}
+	}
+	var b bytes.Buffer
+	err := graph.New(s).SVG(&b)
+	return b.Bytes(), err
 }

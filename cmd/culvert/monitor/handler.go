@@ -43,7 +43,9 @@ func (m *Monitor) handler(at config.Listen, metrics, page bool) http.Handler {
 	if metrics {
 		mux.Handle("/metrics", m.metrics)
 	}
-	if !page {
+	if page {
+		m.servePage(mux)
+	} else {
 		mux.HandleFunc("/{$}", func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 			fmt.Fprint(w, "culvert\n\n/metrics   for Prometheus\n/healthz   whether the process does its work\n/readyz    whether the tunnels are up; ?peers=any, all or NAME,NAME for their sessions\n")

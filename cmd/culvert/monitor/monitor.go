@@ -39,6 +39,9 @@ type Monitor struct {
 	log    *slog.Logger
 	shared shared
 
+	began   time.Time
+	history *history // while there is a page
+
 	peerSeries atomic.Bool
 	metrics    http.Handler
 
@@ -48,11 +51,14 @@ type Monitor struct {
 	missing map[config.Listen]string // what could not be had, and why
 	closed  bool
 	trying  *time.Timer
+	looking context.CancelFunc // ends the history; nil while there is no page
+	looked  chan struct{}      // closed when it has ended
 }
 
 // New makes a monitor that serves nothing yet.
 func New(source Source, log *slog.Logger) *Monitor {
-	m := &Monitor{source: source, log: log, places: make(map[config.Listen]*place), missing: make(map[config.Listen]string)}
+	m := &Monitor{source: source, log: log, places: make(map[config.Listen]*place), missing: make(map[config.Listen]string),
+		began: time.Now(), history: newHistory()}
 	m.shared.source = source
 	m.metrics = newMetrics(&collector{m.shared.snapshot, m.peerSeries.Load}, log)
 	return m
@@ -165,9 +171,40 @@ func (m *Monitor) retry() {
 // assign says what is served where. Locked.
 func (m *Monitor) assign() {
 	m.peerSeries.Store(m.conf.PeerSeries())
+	m.remember(m.conf.Page != config.Listen{})
 	for at, p := range m.places {
 		h := m.handler(at, at == m.conf.Metrics, at == m.conf.Page)
 		p.handler.Store(&h)
+	}
+}
+
+// sparing is how many times as long as a snapshot takes there is none after it, so that an instance of ten thousand peers spends no more
+// than a fiftieth of a processor on its history.
+const sparing = 50
+
+// remember begins or ends the history. Locked.
+func (m *Monitor) remember(on bool) {
+	switch {
+	case on && m.looking == nil:
+		var ctx context.Context
+		ctx, m.looking = context.WithCancel(context.Background())
+		m.looked = make(chan struct{})
+		go func(done chan struct{}) {
+			defer close(done)
+			for {
+				began := time.Now()
+				s, _ := m.shared.snapshot()
+				m.history.add(s, time.Since(m.began))
+				select {
+				case <-time.After(time.Until(began.Add(max(time.Second, sparing*time.Since(began))))):
+				case <-ctx.Done():
+					return
+				}
+			}
+		}(m.looked)
+	case !on && m.looking != nil:
+		m.looking()
+		m.looking = nil
 	}
 }
 
@@ -253,7 +290,12 @@ func (m *Monitor) Close() {
 	}
 	places := m.places
 	m.places = nil
+	m.remember(false)
+	looked := m.looked
 	m.mu.Unlock()
+	if looked != nil {
+		<-looked
+	}
 	for _, p := range places {
 		p.close()
 	}
