@@ -35,9 +35,11 @@ var mayImport = map[string][]string{
 	"tunnel/device": {},
 	"transport":     {},
 	"crypto":        {},
-	"server":        {"crypto"},
-	"setup":         {"setup/spec"},
-	"setup/spec":    {},
+	// Landlock and seccomp are system calls about the whole process, no part of any of the areas that talk to the kernel about the network.
+	"confine":    {},
+	"server":     {"crypto"},
+	"setup":      {"setup/spec"},
+	"setup/spec": {},
 	// What exists for tests alone, and for measuring, may use what it tests.
 	"internal": {"cmd", "config", "control", "setup", "setup/spec", "tunnel", "tunnel/device", "transport", "crypto"},
 	"bench":    {"cmd", "config", "control", "setup", "setup/spec", "tunnel", "tunnel/device", "transport", "crypto", "internal"},
@@ -50,7 +52,7 @@ var kernelPackages = []string{
 }
 
 // kernelAreas may do so, in files of Linux.
-var kernelAreas = []string{"transport", "tunnel/device", "setup", "internal"}
+var kernelAreas = []string{"transport", "tunnel/device", "setup", "internal", "confine"}
 
 // clockFiles may read the clock: a file, or a folder with all below it. Everything else is handed the time.
 var clockFiles = []string{"tunnel/clock.go", "transport/transporttest/", "cmd/", "control/", "internal/", "bench/"}

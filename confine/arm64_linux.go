@@ -1,0 +1,9 @@
+//go:build arm64
+
+package confine
+
+import "golang.org/x/sys/unix"
+
+const arch = unix.AUDIT_ARCH_AARCH64
+
+var refusedHere []uintptr
