@@ -59,6 +59,7 @@ type Tunnel struct {
 	Drops      map[string]uint64 `json:"drops"` // packets by reason; reasons that never occurred are absent
 	Transport  Transport         `json:"transport"`
 	Handshakes Handshakes        `json:"handshakes"`
+	Refused    []Refusal         `json:"refused,omitempty"` // whose handshakes come to nothing here, the most recent first, at most 24
 	Switch     *Switch           `json:"switch,omitempty"`  // of a tap tunnel
 	Server     bool              `json:"server,omitempty"`  // clients can join: "culvert client list" shows them
 	Pulls      bool              `json:"pulls,omitempty"`   // it is the client of a server, which says what to set up
@@ -220,4 +221,15 @@ type Handshakes struct {
 	CookiesSent         uint64 `json:"cookies_sent"`
 	CookiesReceived     uint64 `json:"cookies_received"`
 	Completed           uint64 `json:"completed"`
+}
+
+// Refusal is why handshakes of one far end come to nothing here.
+type Refusal struct {
+	Reason string           `json:"reason"`           // as among the drops
+	Answer bool             `json:"answer,omitempty"` // it was the answer to a handshake of this end
+	Peer   crypto.PublicKey `json:"public_key"`
+	From   string           `json:"from"`
+	Count  uint64           `json:"count"`
+	Last   time.Time        `json:"last"`
+	Behind float64          `json:"clock_behind,omitempty"` // seconds by which its clock is behind what it once said, where that is the reason
 }

@@ -212,7 +212,7 @@ func (c *control) initiation(id *identity, m *handshakeMessage, msg []byte, now 
 		return
 	}
 	defer responder.Erase()
-	p := t.lockCaller(id, responder.Static(), WireGuard)
+	p := t.lockCaller(id, responder.Static(), WireGuard, &m.endpoint)
 	if p == nil {
 		return
 	}
@@ -223,7 +223,7 @@ func (c *control) initiation(id *identity, m *handshakeMessage, msg []byte, now 
 		return
 	}
 	if !p.acceptTimestamp(timestamp, now) {
-		t.drops.add(DropInOldInitiation, 1)
+		t.refuse(DropInOldInitiation, false, p.public, &m.endpoint, p.behind(timestamp))
 		return
 	}
 	t.statistics.initiationsReceived.Add(1)
@@ -247,10 +247,10 @@ func (c *control) initiation(id *identity, m *handshakeMessage, msg []byte, now 
 
 // lockCaller returns the peer of that key, locked, if it may begin a handshake on that wire with the tunnel as id; otherwise nil,
 // and the reason is counted.
-func (t *Tunnel) lockCaller(id *identity, static crypto.PublicKey, wire Wire) *peer {
+func (t *Tunnel) lockCaller(id *identity, static crypto.PublicKey, wire Wire, from *transport.Endpoint) *peer {
 	p := t.lookupPeer(static)
 	if p == nil {
-		t.drops.add(DropInUnknownPeer, 1)
+		t.refuse(DropInUnknownPeer, false, static, from, 0)
 		return nil
 	}
 	p.mu.Lock()
@@ -258,9 +258,9 @@ func (t *Tunnel) lockCaller(id *identity, static crypto.PublicKey, wire Wire) *p
 	case p.removed || p.remote == nil || t.identity.Load() != id:
 		t.drops.add(DropInHandshake, 1)
 	case p.wire() != wire:
-		t.drops.add(DropInWire, 1)
+		t.refuse(DropInWire, false, static, from, 0)
 	case p.shutOut(t.clock.wall()):
-		t.drops.add(DropInShut, 1)
+		t.refuse(DropInShut, false, static, from, 0)
 	default:
 		return p
 	}
@@ -290,10 +290,15 @@ func (p *peer) acceptTimestamp(ts tai64n.Timestamp, now time.Duration) bool {
 	return true
 }
 
+// behind is how much older an initiation's timestamp is than the last one's, 0 where it is newer. The lock is held.
+func (p *peer) behind(ts tai64n.Timestamp) time.Duration {
+	return max(0, p.lastTimestamp.Time().Sub(ts.Time()))
+}
+
 // clockRemark tells of a peer whose clock seems to have been set back, as of a machine that starts without one: nothing of what it sends
 // is answered until its clock is right. The lock is held.
 func (p *peer) clockRemark(ts tai64n.Timestamp, now time.Duration) {
-	behind := p.lastTimestamp.Time().Sub(ts.Time())
+	behind := p.behind(ts)
 	if behind < clockBehind || p.clockTold != 0 && now-p.clockTold < clockRemarkEvery {
 		return
 	}
@@ -335,7 +340,7 @@ func (c *control) response(m *handshakeMessage, msg []byte, kind uint8, now time
 	}
 	keys, d, err := p.pending.consume(p, msg)
 	if err != nil {
-		t.drops.add(DropInHandshake, 1)
+		t.refuse(DropInHandshake, true, p.public, &m.endpoint, 0)
 		return
 	}
 	p.pending = nil

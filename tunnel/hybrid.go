@@ -107,7 +107,7 @@ func (c *control) hybridInitiation(id *identity, m *handshakeMessage, msg []byte
 		t.drops.add(DropInHandshake, 1)
 		return
 	}
-	p := t.lockCaller(id, responder.Static(), Culvert)
+	p := t.lockCaller(id, responder.Static(), Culvert, &m.endpoint)
 	if p == nil {
 		responder.Erase()
 		return
@@ -120,7 +120,7 @@ func (c *control) hybridInitiation(id *identity, m *handshakeMessage, msg []byte
 	}
 	if !p.acceptTimestamp(timestamp, now) {
 		responder.Erase()
-		t.drops.add(DropInOldInitiation, 1)
+		t.refuse(DropInOldInitiation, false, p.public, &m.endpoint, p.behind(timestamp))
 		return
 	}
 	p.receivedPackets.Add(1)

@@ -24,8 +24,9 @@ type Status struct {
 	Drops      map[string]uint64   `json:"drops"` // dropped packets by reason, without the zero ones
 	Transport  transport.Counters  `json:"transport"`
 	Handshakes HandshakeStatistics `json:"handshakes"`
-	Workers    int                 `json:"workers"`          // in each direction: the queues of the interface
-	Switch     *SwitchStatus       `json:"switch,omitempty"` // nil where the device carries IP packets
+	Refused    []Refusal           `json:"refused,omitempty"` // handshakes, the most recent first
+	Workers    int                 `json:"workers"`           // in each direction: the queues of the interface
+	Switch     *SwitchStatus       `json:"switch,omitempty"`  // nil where the device carries IP packets
 }
 
 // PeerStatus is a snapshot of one peer.
@@ -107,6 +108,7 @@ func (t *Tunnel) Status() Status {
 		UnderLoad:  t.underLoad(now),
 		Drops:      t.drops.snapshot(),
 		Handshakes: t.statistics.snapshot(),
+		Refused:    t.refused.snapshot(),
 		Switch:     t.switchStatus(now),
 		Peers:      []PeerStatus{},
 	}

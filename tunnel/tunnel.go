@@ -48,6 +48,7 @@ type Tunnel struct {
 	loadUntil atomic.Int64 // handshakes are shed until then
 
 	drops       drops
+	refused     refusals
 	captures    capture.Set
 	statistics  statistics
 	icmp        icmp.Limiter

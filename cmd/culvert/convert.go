@@ -28,6 +28,11 @@ func statusOf(s tunnel.Status, names map[crypto.PublicKey]string) control.Tunnel
 	if t.Switch != nil {
 		t.Mode = "tap"
 	}
+	for _, r := range s.Refused {
+		t.Refused = append(t.Refused, control.Refusal{
+			Reason: r.Reason, Answer: r.Answer, Peer: r.Peer, From: r.From.String(), Count: r.Count, Last: r.Last.UTC(), Behind: r.Behind.Seconds(),
+		})
+	}
 	if !s.PublicKey.IsZero() {
 		t.PublicKey = s.PublicKey.Base64()
 	}
