@@ -85,6 +85,7 @@ Run a tunnel from a file (culvert's YAML, or a wg-quick file NAME.conf as it is)
   culvert up FILE            start it; returns once the tunnel is up
   culvert status [NAME]      show what runs, like wg show; --json for programs
   culvert top [NAME]         watch it live: rates, round trips, losses, what is dropped and why
+  culvert doctor NAME        say why it does not work, and what to do
   culvert capture NAME       show the packets inside, or record them for tcpdump and Wireshark
   culvert events [NAME]      tell what happens, as it happens
   culvert reload NAME        apply the changed file; sessions of unchanged peers stay
@@ -154,7 +155,7 @@ func (p *program) root() *cobra.Command {
 	})
 	root.AddCommand(p.genkey(), p.genpsk(), p.pubkey(), p.check(), p.up(), p.down(), p.reload(), p.status(), p.eventsCommand(),
 		p.capture(), p.importCommand(), p.export(), p.plan(), p.apply(), p.confirm(), p.destroy(), p.graph(), p.vm(), p.invite(), p.join(), p.client(), p.signin(), p.wg(), p.demo(), p.supervise(), p.versionCommand())
-	root.AddCommand(p.top())
+	root.AddCommand(p.top(), p.doctor())
 	for _, c := range root.Commands() {
 		c.DisableFlagsInUseLine = true
 	}
