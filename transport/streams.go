@@ -83,6 +83,12 @@ func (c StreamCounters) Plus(d StreamCounters) StreamCounters {
 	return c
 }
 
+// An Interrupter is a Socket whose receivers can be stopped without closing it: what has arrived stays there.
+type Interrupter interface {
+	// Interrupt has the receivers of datagrams, also those that wait, return os.ErrDeadlineExceeded as long as it is on.
+	Interrupt(on bool) error
+}
+
 // An IdleReceiver is a Receiver that may have nothing to receive for as long as it lives. Who drives it may put off what receiving
 // takes until Wait returns.
 type IdleReceiver interface {

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -412,4 +413,17 @@ func (s *udpSocket) Close() error {
 		}
 	})
 	return s.closeErr
+}
+
+// Interrupt implements [Interrupter].
+func (s *udpSocket) Interrupt(on bool) error {
+	var until time.Time
+	if on {
+		until = time.Unix(1, 0)
+	}
+	var errs []error
+	for _, f := range s.families() {
+		errs = append(errs, f.file.SetReadDeadline(until))
+	}
+	return errors.Join(errs...)
 }

@@ -16,3 +16,6 @@ func (c clock) now() time.Duration { return time.Since(c.epoch) + 1 }
 
 // wall returns the wall clock's time, which may have been set since the epoch.
 func (c clock) wall() time.Time { return c.onWall() }
+
+// clockAt is a clock that says that so much time has passed.
+func clockAt(now time.Duration) clock { return clock{epoch: time.Now().Add(1 - now), onWall: time.Now} }

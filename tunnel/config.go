@@ -33,6 +33,9 @@ type Options struct {
 	Greet bool
 	// Agent is how this program names itself to peers on the native wire, at most 64 printable bytes.
 	Agent string
+	// Restore is the state of a tunnel that was suspended, which this one goes on with: it is up once it was configured for the first time, with
+	// the same key and the same peers. The network has to give it the sockets that the other had (see [Tunnel.Suspend]). nil begins anew.
+	Restore *State
 	// Suites is what is offered on the native wire; zero measures which are fast here.
 	Suites crypto.Suites
 }

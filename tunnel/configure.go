@@ -33,6 +33,9 @@ func (t *Tunnel) Configure(change Change) error {
 	if t.closed {
 		return ErrClosed
 	}
+	if t.suspended {
+		return ErrSuspended
+	}
 	if err := t.checkLayer(&change); err != nil {
 		return err
 	}
@@ -51,7 +54,7 @@ func (t *Tunnel) Configure(change Change) error {
 		}
 	}
 	t.changePeers(&change)
-	return nil
+	return t.restored()
 }
 
 // validate checks what can be known to be wrong without looking at the tunnel.
@@ -187,7 +190,7 @@ func (t *Tunnel) changeSocket(change *Change) error {
 		t.mark = *change.Mark
 	}
 	if port := change.ListenPort; port != nil && (*port != t.wantPort || *port == 0 || t.linkUp && !t.isUp) {
-		if t.linkUp {
+		if t.linkUp && t.restoring == nil { // a successor listens once its peers are back
 			if err := t.listen(*port); err != nil {
 				t.mark = oldMark
 				return err
@@ -327,6 +330,7 @@ func (t *Tunnel) followWires() {
 // goes on.
 func (t *Tunnel) changePeer(change *PeerChange, edit *routeEdit, fresh bool) {
 	p := t.lookupPeer(change.PublicKey)
+	isNew := p == nil
 	if change.Remove {
 		if p != nil {
 			t.removePeer(p, edit)
@@ -377,6 +381,9 @@ func (t *Tunnel) changePeer(change *PeerChange, edit *routeEdit, fresh bool) {
 		p.setStreams(*change.Streams)
 	case fresh:
 		p.setStreams(nil)
+	}
+	if isNew {
+		t.restorePeer(p)
 	}
 	keepaliveDue := false
 	if change.Keepalive != nil {

@@ -78,6 +78,7 @@ type control struct {
 	tunnel *Tunnel
 	agenda agenda
 	spare  []*peer
+	pause  chan struct{}
 
 	batch  *sendBatch
 	staged outbound // seals what waited for a handshake, as the datapath would have, and control messages
@@ -113,7 +114,7 @@ const retryPortEvery = 2 * time.Second
 const controlBatch = 2 * transport.MaxTrainBytes
 
 func newControl(t *Tunnel) *control {
-	c := &control{tunnel: t, batch: newSendBatch(t, controlBatch), content: make([]byte, device.Headroom, 4<<10), slots: make(slotTable)}
+	c := &control{tunnel: t, pause: t.pause, batch: newSendBatch(t, controlBatch), content: make([]byte, device.Headroom, 4<<10), slots: make(slotTable)}
 	c.staged = outbound{tunnel: t, queue: t.queues[0], batch: c.batch}
 	if t.bridge != nil {
 		c.guard = loopguard.New(unpredictable(), unpredictable)
@@ -143,6 +144,9 @@ func (c *control) run() {
 		case <-t.closing:
 			return
 		case <-t.pings:
+		case <-c.pause:
+			c.drain()
+			return
 		case m := <-t.handshakes:
 			c.handshake(&m, t.clock.now())
 		case m := <-t.controls:

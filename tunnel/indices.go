@@ -156,3 +156,22 @@ func (t *indexTable) release(index uint32) {
 		t.used--
 	}
 }
+
+// take makes an index that another process gave out stand for kp, and reports whether its place was free.
+func (t *indexTable) take(index uint32, kp *keypair) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for {
+		slots := *t.slots.Load()
+		slot := &slots[index&uint32(len(slots)-1)]
+		if slot.Load() == nil {
+			slot.Store(&indexEntry{index: index, peer: kp.peer, keypair: kp})
+			t.used++
+			return true
+		}
+		if e := slot.Load(); (e.index^index)&indexMask == 0 || len(slots) >= maxIndexSlots {
+			return false
+		}
+		t.grow() // told apart by more bits
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"slices"
 	"time"
 
@@ -196,6 +197,11 @@ func (c *control) openLanePorts(now time.Duration) {
 func (t *Tunnel) openLanePorts() error {
 	t.configuring.Lock()
 	defer t.configuring.Unlock()
+	return t.openPortsOfLanes()
+}
+
+// openPortsOfLanes is openLanePorts with configuration locked.
+func (t *Tunnel) openPortsOfLanes() error {
 	if t.closed || !t.isUp || t.lanePorts.Load() != nil {
 		return nil
 	}
@@ -221,7 +227,14 @@ func (t *Tunnel) openLanePorts() error {
 
 // receive runs the worker of a receiver. What that needs of memory is made as soon as there is something to receive.
 func (t *Tunnel) receive(r transport.Receiver, worker int, lanes bool) {
+	_, idles := r.(transport.IdleReceiver)
+	if !idles { // one of streams is not stopped by Suspend, which hands no session over that uses them
+		t.movers.Add(1)
+	}
 	t.workers.Go(func() {
+		if !idles {
+			defer t.movers.Done()
+		}
 		var err error
 		if idle, ok := r.(transport.IdleReceiver); ok {
 			err = idle.Wait()
@@ -233,7 +246,7 @@ func (t *Tunnel) receive(r transport.Receiver, worker int, lanes bool) {
 			err = w.run()
 			t.pulses.remove(w.pulse)
 		}
-		if !errors.Is(err, net.ErrClosed) {
+		if !errors.Is(err, net.ErrClosed) && !(t.suspending.Load() && errors.Is(err, os.ErrDeadlineExceeded)) {
 			t.fail(fmt.Errorf("receiving from the network: %w", err))
 		}
 	})

@@ -77,6 +77,10 @@ type Tunnel struct {
 	linkUp       bool      // the interface is up
 	isUp         bool      // and the socket open
 	closed       bool
+	suspended    bool    // nothing runs; see Suspend
+	restoring    *State  // waits for the first Configure; nil: nothing does
+	restoredFrom *State  // until the socket is open; nil afterwards, and in a tunnel that began anew
+	renewed      []*peer // get a new session as soon as the socket is open
 
 	peersMu sync.RWMutex // guards peers; changed only while configuring
 	peers   map[crypto.PublicKey]*peer
@@ -87,6 +91,11 @@ type Tunnel struct {
 	closeOnce sync.Once
 	err       error
 	workers   sync.WaitGroup
+
+	suspending atomic.Bool    // movers are being stopped
+	movers     sync.WaitGroup // those of the workers that move packets
+	pause      chan struct{}  // closed to have the control loop return
+	controlled sync.WaitGroup // the control loop
 }
 
 // boundSocket is an open socket; its address tells one socket from the next.
@@ -117,18 +126,35 @@ func New(dev device.Device, network transport.Network, options Options) (*Tunnel
 	}
 	t.configuring.Lock() // a device that fails at once closes the tunnel only when all workers run
 	defer t.configuring.Unlock()
-	t.workers.Go(newControl(t).run)
+	t.runControl(newControl(t))
+	if t.restoring == nil {
+		t.runOutbound()
+	}
+	return t, nil
+}
+
+func (t *Tunnel) runControl(c *control) {
+	t.controlled.Add(1)
+	t.workers.Go(func() {
+		defer t.controlled.Done()
+		c.run()
+	})
+}
+
+// runOutbound starts the workers that read from the device.
+func (t *Tunnel) runOutbound() {
 	for i := range t.queues {
 		w := newOutbound(t, i)
 		w.pulse = t.pulses.add(fmt.Sprintf("the worker that reads queue %d of the interface", i))
+		t.movers.Add(1)
 		t.workers.Go(func() {
+			defer t.movers.Done()
 			defer t.pulses.remove(w.pulse)
-			if err := w.run(); !errors.Is(err, os.ErrClosed) {
+			if err := w.run(); !errors.Is(err, os.ErrClosed) && !t.suspending.Load() {
 				t.fail(fmt.Errorf("reading from the interface: %w", err))
 			}
 		})
 	}
-	return t, nil
 }
 
 // newTunnel makes a tunnel of which nothing runs yet.
@@ -152,12 +178,17 @@ func newTunnel(dev device.Device, network transport.Network, options Options) (*
 		jitter:     func() time.Duration { return rand.N(session.MaxRetryJitter) },
 		peers:      make(map[crypto.PublicKey]*peer),
 		closing:    make(chan struct{}),
+		pause:      make(chan struct{}),
 		done:       make(chan struct{}),
 	}
 	if t.suites == 0 {
 		t.suites = fastSuites()
 	}
 	t.endpoints.init()
+	if s := options.Restore; s != nil {
+		t.restoring = s
+		t.clock = clockAt(s.nowIn(t.clock.wall()))
+	}
 	mtu, err := dev.MTU()
 	if err != nil {
 		return nil, fmt.Errorf("reading the interface's MTU: %w", err)
@@ -208,7 +239,9 @@ func (t *Tunnel) Close() error {
 		t.failOnce.Do(func() {}) // what fails from here on is no reason of its own
 		t.configuring.Lock()
 		t.closed = true
-		t.sayGoodbye(t.snapshotPeers(), message.ReasonStopping)
+		if !t.suspended { // then another goes on with the sessions
+			t.sayGoodbye(t.snapshotPeers(), message.ReasonStopping)
+		}
 		t.closeSocket()
 		t.configuring.Unlock()
 		close(t.closing)
@@ -234,7 +267,7 @@ func (t *Tunnel) up() error {
 	t.configuring.Lock()
 	defer t.configuring.Unlock()
 	t.linkUp = true
-	if t.isUp || t.closed {
+	if t.isUp || t.closed || t.restoring != nil {
 		return nil
 	}
 	return t.listen(t.wantPort)
@@ -247,6 +280,7 @@ func (t *Tunnel) listen(port uint16) error {
 		return err
 	}
 	t.isUp = true
+	t.takeOver()
 	peers := t.snapshotPeers()
 	for _, p := range peers {
 		p.greet(len(peers))

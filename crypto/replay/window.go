@@ -114,3 +114,50 @@ func (w *Window) Reset() {
 		}
 	}
 }
+
+// State is a window's memory: what [Window.Export] gives and [Window.Import] takes.
+type State struct {
+	Max   uint64   `cbor:"1,keyasint,omitempty"` // highest counter accepted, plus one
+	Words []uint64 `cbor:"2,keyasint,omitempty"` // the ring up to its last word that is not zero, of at most [MaxWords]
+}
+
+// MaxWords is how many words a [State] has at most.
+const MaxWords = slots
+
+// Export returns what the window remembers. It must not run beside [Window.Accept].
+func (w *Window) Export() (s State) {
+	s.Max = w.max.Load()
+	for i := range uint64(slots) {
+		p := w.ring[i>>pageShift].Load()
+		if p == nil {
+			continue
+		}
+		if v := p[i&(pageSlots-1)].Load(); v != 0 {
+			for uint64(len(s.Words)) < i {
+				s.Words = append(s.Words, 0)
+			}
+			s.Words = append(s.Words, v)
+		}
+	}
+	return s
+}
+
+// Import makes a fresh window remember what another exported, and reports whether that can be so: there are not too many words, and none is of
+// counters beyond the highest.
+func (w *Window) Import(s State) bool {
+	if len(s.Words) > MaxWords || s.Max > RejectAfterMessages {
+		return false
+	}
+	for _, v := range s.Words {
+		if v != 0 && (s.Max == 0 || v>>lapShift > (s.Max-1)/span) {
+			return false
+		}
+	}
+	w.max.Store(s.Max)
+	for i, v := range s.Words {
+		if v != 0 {
+			w.grow(uint64(i) >> pageShift)[i&(pageSlots-1)].Store(v)
+		}
+	}
+	return true
+}

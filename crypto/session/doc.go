@@ -17,5 +17,6 @@
 // owner. Bytes are limited under AES-256-GCM only, and by the sender only: its own plaintexts are what the limit protects.
 //
 // The transport keys live inside the AEAD objects of golang.org/x/crypto and crypto/cipher, which offer no way to overwrite them. An erased
-// session drops them and refuses work, and their memory goes back to the garbage collector.
+// session drops them and refuses work, and their memory goes back to the garbage collector. A copy of the keys is kept beside them while the
+// session lives, for [Session.Export], and overwritten by [Session.Erase].
 package session

@@ -47,8 +47,11 @@ func (n *Nonce) set(counter uint64) []byte {
 	return n[:]
 }
 
-// ciphers are both directions' AEADs. They are immutable.
-type ciphers struct{ send, receive cipher.AEAD }
+// ciphers are both directions' AEADs, and the keys they are of, for [Session.Export]. They are immutable until the session is erased.
+type ciphers struct {
+	send, receive cipher.AEAD
+	keys          noise.Keys
+}
 
 // cacheLine keeps what the sending and the receiving worker write apart.
 const cacheLine = 64
@@ -88,7 +91,9 @@ func New(k *noise.Keys, suite crypto.Suite, initiator bool, local, remote uint32
 		return nil, err
 	}
 	s := &Session{LocalIndex: local, RemoteIndex: remote, Initiator: initiator, Created: now, suite: suite}
-	s.ciphers.Store(&ciphers{send: send, receive: receive})
+	c := &ciphers{send: send, receive: receive}
+	c.keys.Send, c.keys.Receive = k.Send, k.Receive
+	s.ciphers.Store(c)
 	return s, nil
 }
 
@@ -218,5 +223,7 @@ func (s *Session) Newest(msg []byte) bool {
 // Erase drops the keys: from then on nothing is reserved, sealed or opened. Calls already under way finish first with the keys
 // they have.
 func (s *Session) Erase() {
-	s.ciphers.Store(nil)
+	if c := s.ciphers.Swap(nil); c != nil {
+		c.keys.Erase()
+	}
 }

@@ -2,6 +2,7 @@ package stream
 
 import (
 	"crypto/tls"
+	"errors"
 	"net"
 	"net/netip"
 	"slices"
@@ -221,4 +222,13 @@ func (s *sender) stream(t *transport.Train) error {
 		s.last = nil
 	}
 	return err
+}
+
+// Interrupt implements [transport.Interrupter] for the datagrams.
+func (s *socket) Interrupt(on bool) error {
+	i, ok := s.Socket.(transport.Interrupter)
+	if !ok {
+		return errors.ErrUnsupported
+	}
+	return i.Interrupt(on)
 }

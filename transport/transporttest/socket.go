@@ -19,6 +19,7 @@ type socket struct {
 	mark    uint32
 	whole   bool // what it sends is not to be fragmented
 	closed  bool
+	paused  bool // receivers are interrupted
 	routes  chan struct{}
 	steer   transport.Steering
 	inboxes []*inbox // one for each worker
@@ -37,6 +38,17 @@ type inbox struct {
 }
 
 func (s *socket) Port() uint16 { return s.port }
+
+// Interrupt implements [transport.Interrupter].
+func (s *socket) Interrupt(on bool) error {
+	s.host.network.mu.Lock()
+	defer s.host.network.mu.Unlock()
+	s.paused = on
+	for _, b := range s.inboxes {
+		b.arrived.Broadcast()
+	}
+	return nil
+}
 
 func (s *socket) SetMark(mark uint32) error {
 	s.host.network.mu.Lock()
@@ -156,11 +168,14 @@ func (r receiver) Receive(trains []transport.Train) (int, error) {
 	n := r.host.network
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	for r.head == len(r.queue) && !r.closed {
+	for r.head == len(r.queue) && !r.closed && !r.paused {
 		r.arrived.Wait()
 	}
 	if r.closed {
 		return 0, net.ErrClosed
+	}
+	if r.paused {
+		return 0, os.ErrDeadlineExceeded
 	}
 	r.counters.ReceivedCalls++
 	filled := 0

@@ -80,6 +80,12 @@ type Device interface {
 	Close() error
 }
 
+// An Interrupter is a Device whose reads can be ended without closing it: what waits to be read stays there.
+type Interrupter interface {
+	// Interrupt has reads of all queues, also those that wait, end with os.ErrDeadlineExceeded as long as it is on.
+	Interrupt(on bool) error
+}
+
 // Event is a change of the interface.
 type Event uint8
 

@@ -6,6 +6,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -43,6 +44,7 @@ type kernelInterface struct {
 	queues []*kernelQueue
 	events chan Event
 	closed atomic.Bool
+	paused atomic.Bool   // reads are interrupted
 	done   chan struct{} // closed by Close
 	watch  sync.WaitGroup
 
@@ -149,4 +151,18 @@ func gone(err error) error {
 		return ErrGone
 	}
 	return err
+}
+
+// Interrupt implements [Interrupter].
+func (d *kernelInterface) Interrupt(on bool) error {
+	var until time.Time
+	if on {
+		until = time.Unix(1, 0)
+	}
+	d.paused.Store(on)
+	var errs []error
+	for _, q := range d.queues {
+		errs = append(errs, q.file.SetReadDeadline(until))
+	}
+	return errors.Join(errs...)
 }

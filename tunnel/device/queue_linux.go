@@ -54,6 +54,9 @@ func (q *kernelQueue) Read(buf []byte, wait bool) (lo, hi int, o Offload, err er
 	// One byte more than a packet may have shows one that was cut off.
 	q.readBuf, q.readWait = buf[start:lo+MaxPacket+1], wait
 	if err := q.conn.Read(q.readFunc); err != nil {
+		if q.device.paused.Load() {
+			return 0, 0, Offload{}, os.ErrDeadlineExceeded
+		}
 		// Closed, or the poller has given up on the descriptor; then only the kernel knows why.
 		if q.device.closed.Load() || q.conn.Control(q.tryFunc) != nil {
 			return 0, 0, Offload{}, os.ErrClosed

@@ -491,3 +491,9 @@ func (s *Search) settleIfDone(now time.Duration) {
 	}
 	s.raiseAt = now + every
 }
+
+// Resume has a fresh search begin with a size that was known to work before, and try it first.
+func (s *Search) Resume(size int) {
+	s.size = bounded(size)
+	s.hint = s.size
+}

@@ -176,6 +176,17 @@ func (d *Device) end(err error) {
 	close(d.events)
 }
 
+// Interrupt implements [device.Interrupter].
+func (d *Device) Interrupt(on bool) error {
+	for _, q := range d.queues {
+		q.mu.Lock()
+		q.paused = on
+		q.changed.Broadcast()
+		q.mu.Unlock()
+	}
+	return nil
+}
+
 // Queue is one queue of a Device.
 type Queue struct {
 	limits   device.Limits // what Write cuts without the far side's help
@@ -188,6 +199,7 @@ type Queue struct {
 	fail     error
 	down     error
 	ended    error
+	paused   bool // reads are interrupted
 	segments device.Segments
 }
 
@@ -266,6 +278,9 @@ func (q *Queue) Read(buf []byte, wait bool) (lo, hi int, o device.Offload, err e
 	for {
 		if q.ended != nil {
 			return 0, 0, device.Offload{}, q.ended
+		}
+		if q.paused {
+			return 0, 0, device.Offload{}, os.ErrDeadlineExceeded
 		}
 		if q.inbound.count > 0 {
 			packet, o, _ := q.inbound.pop(buf[device.Headroom:device.Headroom])

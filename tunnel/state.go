@@ -1,0 +1,179 @@
+package tunnel
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/fxamacker/cbor/v2"
+
+	"culvert/crypto"
+	"culvert/crypto/session"
+	"culvert/crypto/tai64n"
+)
+
+// StateVersion is the version of [State]'s encoding. Another one is refused.
+const StateVersion = 1
+
+// Bounds of an encoded state.
+const (
+	// MaxState is its size in bytes: about 6 KiB for each session whose replay window is full.
+	MaxState      = 256 << 20
+	maxStatePeers = 1 << 17
+)
+
+// State is what a suspended tunnel knows that its configuration does not say. Its times are of the tunnel's clock. It holds keys.
+type State struct {
+	Version   int              `cbor:"1,keyasint"`
+	Now       time.Duration    `cbor:"2,keyasint"` // when it was read
+	Wall      int64            `cbor:"3,keyasint"` // the same by the wall clock, in Unix nanoseconds
+	Public    crypto.PublicKey `cbor:"4,keyasint"` // the tunnel's own: sessions are of no use with another
+	LanePorts int              `cbor:"5,keyasint,omitempty"`
+	Peers     []PeerState      `cbor:"6,keyasint,omitempty"`
+
+	byKey map[crypto.PublicKey]*PeerState
+}
+
+// PeerState is what is known of a peer.
+type PeerState struct {
+	Public          crypto.PublicKey `cbor:"1,keyasint"`
+	Wire            Wire             `cbor:"2,keyasint"`
+	Endpoint        *EndpointState   `cbor:"3,keyasint,omitempty"`
+	SentBytes       uint64           `cbor:"4,keyasint,omitempty"`
+	SentPackets     uint64           `cbor:"5,keyasint,omitempty"`
+	ReceivedBytes   uint64           `cbor:"6,keyasint,omitempty"`
+	ReceivedPackets uint64           `cbor:"7,keyasint,omitempty"`
+	LastHandshake   int64            `cbor:"8,keyasint,omitempty"`
+	HeardAt         int64            `cbor:"9,keyasint,omitempty"`
+	LastTimestamp   tai64n.Timestamp `cbor:"10,keyasint"` // of its last initiation, so that none is taken again
+	SentTimestamp   tai64n.Timestamp `cbor:"11,keyasint"` // of this end's, so that the next is later
+	LastConsumed    time.Duration    `cbor:"12,keyasint,omitempty"`
+	Keepalive       int64            `cbor:"13,keyasint,omitempty"`
+	NewHandshake    int64            `cbor:"14,keyasint,omitempty"`
+	Erase           int64            `cbor:"15,keyasint,omitempty"`
+	Persistent      int64            `cbor:"16,keyasint,omitempty"`
+	Handshaking     bool             `cbor:"17,keyasint,omitempty"` // one was under way, and is begun again
+	PathMTU         int              `cbor:"18,keyasint,omitempty"` // of the native wire: the largest message that the path was known to take
+	Keypairs        []KeypairState   `cbor:"19,keyasint,omitempty"`
+}
+
+// EndpointState is where a peer was last.
+type EndpointState struct {
+	Remote    netip.AddrPort `cbor:"1,keyasint"`
+	Source    netip.Addr     `cbor:"2,keyasint"`
+	Interface int32          `cbor:"3,keyasint,omitempty"`
+}
+
+// Place is a keypair's among its peer's three.
+type Place uint8
+
+// The places.
+const (
+	PlaceCurrent Place = iota + 1
+	PlacePrevious
+	PlaceNext
+)
+
+// KeypairState is a session with its lanes.
+type KeypairState struct {
+	Place    Place           `cbor:"1,keyasint"`
+	Session  session.State   `cbor:"2,keyasint"`
+	Lanes    []session.State `cbor:"3,keyasint,omitempty"` // from lane 1 on
+	Patience time.Duration   `cbor:"4,keyasint,omitempty"`
+	Crossed  bool            `cbor:"5,keyasint,omitempty"`
+	Retired  bool            `cbor:"6,keyasint,omitempty"`
+	Received uint64          `cbor:"7,keyasint,omitempty"`
+}
+
+// Erase overwrites the keys.
+func (s *State) Erase() {
+	for i := range s.Peers {
+		for j := range s.Peers[i].Keypairs {
+			s.Peers[i].Keypairs[j].Erase()
+		}
+	}
+}
+
+// Erase overwrites the keys.
+func (k *KeypairState) Erase() {
+	k.Session.Erase()
+	for i := range k.Lanes {
+		k.Lanes[i].Erase()
+	}
+}
+
+// peer returns the state of a peer, or nil.
+func (s *State) peer(key crypto.PublicKey) *PeerState {
+	if s.byKey == nil {
+		s.byKey = make(map[crypto.PublicKey]*PeerState, len(s.Peers))
+		for i := range s.Peers {
+			s.byKey[s.Peers[i].Public] = &s.Peers[i]
+		}
+	}
+	return s.byKey[key]
+}
+
+// longestHandover bounds the time that is taken to have passed between two processes, should the clock be set in between. No session is of use
+// any more after it.
+const longestHandover = session.RejectAfterTime
+
+// nowIn is what the tunnel's clock says at a time of the wall clock.
+func (s *State) nowIn(wall time.Time) time.Duration {
+	return max(s.Now, 1) + min(max(time.Duration(wall.UnixNano()-s.Wall), 0), longestHandover)
+}
+
+// ErrState refuses what is no state of this version.
+var ErrState = errors.New("not the state of a tunnel")
+
+// Encode returns the state in CBOR. Who has it overwrites it after use.
+func (s *State) Encode() ([]byte, error) {
+	b, err := stateEncoding.Marshal(s)
+	if err == nil && len(b) > MaxState {
+		clear(b)
+		return nil, fmt.Errorf("%w: %d bytes", ErrState, len(b))
+	}
+	return b, err
+}
+
+// DecodeState reads what Encode has written. Everything in it is checked again when it is restored.
+func DecodeState(b []byte) (*State, error) {
+	if len(b) > MaxState {
+		return nil, fmt.Errorf("%w: %d bytes", ErrState, len(b))
+	}
+	// The version first: the rest may be laid out differently in another.
+	var head struct {
+		Version int `cbor:"1,keyasint"`
+	}
+	if err := cbor.Unmarshal(b, &head); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrState, err)
+	}
+	if head.Version != StateVersion {
+		return nil, fmt.Errorf("%w: version %d, and this program knows %d", ErrState, head.Version, StateVersion)
+	}
+	s := new(State)
+	if err := stateDecoding.Unmarshal(b, s); err != nil {
+		s.Erase()
+		return nil, fmt.Errorf("%w: %w", ErrState, err)
+	}
+	return s, nil
+}
+
+var stateEncoding = func() cbor.EncMode {
+	mode, err := cbor.CoreDetEncOptions().EncMode()
+	if err != nil {
+		panic(err)
+	}
+	return mode
+}()
+
+var stateDecoding = func() cbor.DecMode {
+	mode, err := cbor.DecOptions{
+		DupMapKey: cbor.DupMapKeyEnforcedAPF, IndefLength: cbor.IndefLengthForbidden, TagsMd: cbor.TagsForbidden, ExtraReturnErrors: cbor.ExtraDecErrorUnknownField,
+		MaxArrayElements: maxStatePeers, MaxNestedLevels: 16,
+	}.DecMode()
+	if err != nil {
+		panic(err)
+	}
+	return mode
+}()
