@@ -223,6 +223,8 @@ type Peer struct {
 	MaxMACsPos Position
 	VLANs      VLANs
 	Limits     Limits
+	// Sources are the only IP addresses that frames from it may come from, of a server's client, which no file names; nil is any.
+	Sources []netip.Prefix
 }
 
 // A Prefix is an address or network with its place in the file.

@@ -12,14 +12,15 @@ import (
 // A Server is what a tunnel gives to clients: who they may be, which addresses they get and what they are told.
 type Server struct {
 	spec.Place
-	Pool      []netip.Prefix // masked; nil stands for the networks of the tunnel's addresses
-	Endpoints []Endpoint     // that invitations tell
-	Push      ClientSettings // for all
-	Access    *Access        // what all may do; nil: everything that their addresses let them
-	Forward   bool           // their packets are forwarded
-	NAT       bool           // and leave with the machine's own address
-	Groups    []ClientGroup  // in file order
-	Clients   []ServerClient // in file order
+	Pool       []netip.Prefix // masked; nil stands for the networks of the tunnel's addresses
+	Endpoints  []Endpoint     // that invitations tell
+	Push       ClientSettings // for all
+	Access     *Access        // what all may do; nil: everything that their addresses let them
+	AnyAddress *bool          // of a tap tunnel: their frames are not held to their addresses; nil: not said
+	Forward    bool           // their packets are forwarded
+	NAT        bool           // and leave with the machine's own address
+	Groups     []ClientGroup  // in file order
+	Clients    []ServerClient // in file order
 }
 
 // GroupAccess is what the clients of a group ("" is none) may do of which the file says nothing by themselves: what is said for the group,
@@ -29,6 +30,18 @@ func (s *Server) GroupAccess(group string) *Access {
 		return s.Groups[i].Access
 	}
 	return s.Access
+}
+
+// MayUseAnyAddress reports whether the frames of a client, whose group is given, may come from any IP address: what is said for it, else for
+// its group, else for all.
+func (s *Server) MayUseAnyAddress(client, group string) bool {
+	if i := slices.IndexFunc(s.Clients, func(c ServerClient) bool { return c.Name == client }); i >= 0 && s.Clients[i].AnyAddress != nil {
+		return *s.Clients[i].AnyAddress
+	}
+	if i := slices.IndexFunc(s.Groups, func(g ClientGroup) bool { return g.Name == group }); i >= 0 && s.Groups[i].AnyAddress != nil {
+		return *s.Groups[i].AnyAddress
+	}
+	return s.AnyAddress != nil && *s.AnyAddress
 }
 
 // pool are the networks that clients' addresses are from.
@@ -63,20 +76,22 @@ func (t *Tunnel) serves() bool { return t.Server != nil || t.pulls() }
 // A ClientGroup is settings that several clients have.
 type ClientGroup struct {
 	spec.Place
-	Name   string
-	Access *Access
-	SignIn *SignIn // nil: none
+	Name       string
+	Access     *Access
+	AnyAddress *bool
+	SignIn     *SignIn // nil: none
 	ClientSettings
 }
 
 // A ServerClient is what a file says of one client. Who has joined stands in no file.
 type ServerClient struct {
 	spec.Place
-	Name      string
-	Group     string // "": the one it was invited to
-	Addresses []netip.Addr
-	Networks  []netip.Prefix // behind it
-	Access    *Access
+	Name       string
+	Group      string // "": the one it was invited to
+	Addresses  []netip.Addr
+	Networks   []netip.Prefix // behind it
+	Access     *Access
+	AnyAddress *bool
 	ClientSettings
 }
 
@@ -122,7 +137,7 @@ var serverShape = &shape{name: "server", where: "server", keys: []key{
 	{name: "endpoints", field: "Endpoints", absent: "nobody can be invited", doc: "where clients find the server, in this order",
 		form: list{of: endpoint, most: MaxEndpoints, example: `["vpn.example.net:51820"]`}},
 	{name: "push", field: "Push", absent: "addresses alone", doc: "what all clients are told", form: pushShape},
-	clientAccess("everything"),
+	clientAccess("everything"), anyAddress("`false`"),
 	{name: "forward", field: "Forward", absent: "`false`; `true` with `nat`", doc: "whether this machine forwards packets to and from clients", form: truth},
 	{name: "nat", field: "NAT", absent: "`false`", doc: "whether what clients send beyond this machine leaves with the machine's own address", form: truth},
 	{name: "groups", field: "Groups", absent: "none", doc: "what those of a group are told instead",
@@ -134,7 +149,7 @@ var serverShape = &shape{name: "server", where: "server", keys: []key{
 var pushShape = &shape{name: "push", where: "push", keys: settingKeys("")}
 
 var groupShape = &shape{name: "client group", where: "a group", keys: append([]key{
-	clientAccess("the server's"),
+	clientAccess("the server's"), anyAddress("the server's"),
 	{name: "sign_in", field: "SignIn", absent: "none", doc: "a second factor, without which nothing passes", form: signInShape},
 }, settingKeys("ClientSettings.")...)}
 
@@ -143,13 +158,19 @@ func clientAccess(absent string) key {
 	return key{name: "access", field: "Access", form: accessShape, absent: absent, doc: "what clients may do: rules, rates, quota, times"}
 }
 
+// anyAddress is whether frames are held to clients' addresses.
+func anyAddress(absent string) key {
+	return key{name: "any_address", field: "AnyAddress", form: truth, absent: absent,
+		doc: "of a tunnel of frames: whether these may come from any IP address, as of a client that bridges a network"}
+}
+
 var clientShape = &shape{name: "client", where: "a client", keys: append([]key{
 	{name: "group", field: "Group", absent: "the one it was invited to", doc: "its group", form: groupRef},
 	{name: "addresses", field: "Addresses", absent: "leased from the pool", doc: "its own, given to nobody else",
 		form: list{of: host(0), most: MaxClientPins, example: "[10.20.0.7]"}},
 	{name: "networks", field: "Networks", absent: "none", doc: "what lies behind it",
 		form: list{of: network(), most: MaxClientNetworks, example: "[192.168.7.0/24]"}},
-	clientAccess("its group's, or the server's"),
+	clientAccess("its group's, or the server's"), anyAddress("its group's, or the server's"),
 }, settingKeys("ClientSettings.")...)}
 
 // settingKeys are the keys of ClientSettings, which a struct has under the given path.
@@ -217,16 +238,16 @@ func (y *yamlReader) accept(e entry, a *Accept) {
 // relateServer checks what a tunnel that gives or takes configuration goes with.
 func (r *report) relateServer(t *Tunnel) {
 	if s := t.Server; s != nil {
-		r.relateClients(t, s.Origin, s.Access, &s.Push, nil)
+		r.relateClients(t, s.Origin, s.Access, s.AnyAddress, &s.Push, nil)
 		r.warnOfServer(t)
 		for i := range s.Groups {
 			g := &s.Groups[i]
-			r.relateClients(t, g.Origin, g.Access, &g.ClientSettings, nil)
+			r.relateClients(t, g.Origin, g.Access, g.AnyAddress, &g.ClientSettings, nil)
 			r.relateSignIn(g)
 		}
 		for i := range s.Clients {
 			c := &s.Clients[i]
-			r.relateClients(t, c.Origin, c.Access, &c.ClientSettings, c.Networks)
+			r.relateClients(t, c.Origin, c.Access, c.AnyAddress, &c.ClientSettings, c.Networks)
 		}
 	}
 	servers := 0
@@ -277,9 +298,13 @@ func (r *report) warnOfServer(t *Tunnel) {
 }
 
 // relateClients checks what is said of some clients of a server.
-func (r *report) relateClients(t *Tunnel, at spec.Origin, a *Access, s *ClientSettings, behind []netip.Prefix) {
+func (r *report) relateClients(t *Tunnel, at spec.Origin, a *Access, anyAddress *bool, s *ClientSettings, behind []netip.Prefix) {
 	if a != nil {
 		r.relateAccess(a)
+	}
+	if anyAddress != nil && *anyAddress && t.Mode != ModeTap {
+		r.fail(Position(at), "take any_address out; name what is behind a client in its networks",
+			"any_address is of a tunnel that carries Ethernet frames; in one of IP packets an address belongs to one client")
 	}
 	if t.Mode == ModeTap && (len(s.Routes) > 0 || s.FullTunnel != nil && *s.FullTunnel || len(behind) > 0) {
 		r.fail(Position(at), `take routes, networks and full_tunnel out, or write "mode: tun"`,

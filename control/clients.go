@@ -45,8 +45,9 @@ type ServerClient struct {
 	PublicKey       crypto.PublicKey `json:"public_key"`
 	Wire            string           `json:"wire"`
 	Addresses       []netip.Addr     `json:"addresses"`
-	Networks        []netip.Prefix   `json:"networks,omitempty"` // behind it
-	Says            string           `json:"says,omitempty"`     // what it calls itself
+	Networks        []netip.Prefix   `json:"networks,omitempty"`    // behind it
+	AnyAddress      bool             `json:"any_address,omitempty"` // its frames may come from any IP address
+	Says            string           `json:"says,omitempty"`        // what it calls itself
 	Joined          time.Time        `json:"joined"`
 	JoinedFrom      string           `json:"joined_from,omitempty"`
 	Endpoint        string           `json:"endpoint,omitempty"` // where it was heard of last

@@ -1,6 +1,7 @@
 package tunnel
 
 import (
+	"net/netip"
 	"time"
 
 	"culvert/crypto"
@@ -39,6 +40,9 @@ type PortChange struct {
 	Spoke bool
 	// Pinned are the only source addresses accepted from the peer, and are accepted from nobody else; none is any.
 	Pinned []ethernet.Address
+	// Sources are the only IP addresses that frames from the peer may come from or claim, besides link-local ones of IPv6 (package
+	// sourceguard); nil is any, and an empty list none.
+	Sources []netip.Prefix
 	// MaxAddresses is how many addresses are learned of the peer; 0 is DefaultMaxAddresses. Frames from more are dropped.
 	MaxAddresses int
 	// PVID is the VLAN of the peer's untagged frames, 1 to 4094; frames of it go to the peer untagged. 0: untagged frames

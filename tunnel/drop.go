@@ -72,6 +72,7 @@ const (
 	DropInMulticast     // multicast beyond the peer's rate
 	DropInUnknown       // frame for an unknown address beyond the peer's rate
 	DropInProbe         // loop probe beyond the rate, or malformed
+	DropInOtherAddress  // frame with or about an IP address that is not the peer's
 	DropInDenied        // the rules do not allow it, nor does it answer anything
 	DropInRate          // beyond the peer's rate
 	DropInQuota         // the peer's quota is used up
@@ -148,6 +149,7 @@ var dropNames = [dropReasons]string{
 	DropInQuota:         "in: over the peer's quota",
 	DropInShut:          "in: peer shut out",
 	DropInProbe:         "in: bad or too frequent loop probe",
+	DropInOtherAddress:  "in: IP address not the peer's",
 }
 
 // String returns the reason as status shows it.

@@ -250,10 +250,14 @@ func (w *inbound) deliverFrame(p *peer, content []byte, elided bool, tos uint8, 
 		w.refuse(DropInCongestion)
 		return
 	}
+	ports, port := b.ports.Load(), p.port.Load()
+	if port.own != nil && !port.own.Allows(content, &h) {
+		w.refuse(DropInOtherAddress)
+		return
+	}
 	if a := p.access.Load(); a != nil && !w.mayPass(p, a, content, now) {
 		return
 	}
-	ports, port := b.ports.Load(), p.port.Load()
 	if ports.wire == p {
 		if b.blocked.Load() {
 			w.refuse(DropInLoop)

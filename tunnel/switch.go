@@ -11,6 +11,7 @@ import (
 	"culvert/tunnel/ethernet"
 	"culvert/tunnel/loopguard"
 	"culvert/tunnel/neighbour"
+	"culvert/tunnel/sourceguard"
 	"culvert/tunnel/switching"
 )
 
@@ -80,6 +81,7 @@ type port struct {
 	change PortChange // what it was made of
 	spoke  bool
 	vlans  switching.VLANs
+	own    *sourceguard.Set // the IP addresses that frames from it are held to; nil: any
 
 	broadcast, multicast, unknown switching.Limiter
 }
@@ -143,6 +145,11 @@ func (c *PortChange) validate() error {
 	if _, err := switching.NewVLANs(c.PVID, c.VLANs); err != nil {
 		return fmt.Errorf("%w: %w", ErrInvalidChange, err)
 	}
+	for _, a := range c.Sources {
+		if !a.IsValid() {
+			return fmt.Errorf("%w: a network of IP addresses that is none", ErrInvalidChange)
+		}
+	}
 	if min(c.Broadcast, c.Multicast, c.UnknownUnicast) < -1 {
 		return fmt.Errorf("%w: a limit below -1", ErrInvalidChange)
 	}
@@ -202,7 +209,10 @@ func mustPort(number switching.Port, c PortChange) *port {
 		vlans = switching.Nothing
 	}
 	p := &port{number: number, change: c, spoke: c.Spoke, vlans: vlans}
-	p.change.Pinned, p.change.VLANs = slices.Clone(c.Pinned), slices.Clone(c.VLANs)
+	p.change.Pinned, p.change.VLANs, p.change.Sources = slices.Clone(c.Pinned), slices.Clone(c.VLANs), slices.Clone(c.Sources)
+	if c.Sources != nil {
+		p.own = sourceguard.New(c.Sources)
+	}
 	p.limit(1)
 	return p
 }
@@ -225,7 +235,7 @@ func (p *port) limit(copies int) {
 func (p *port) sameAs(c *PortChange) bool {
 	d := p.change
 	return d.Spoke == c.Spoke && d.Closed == c.Closed && slices.Equal(d.Pinned, c.Pinned) && d.MaxAddresses == c.MaxAddresses && d.PVID == c.PVID &&
-		slices.Equal(d.VLANs, c.VLANs) && d.Broadcast == c.Broadcast && d.Multicast == c.Multicast && d.UnknownUnicast == c.UnknownUnicast
+		slices.Equal(d.VLANs, c.VLANs) && (d.Sources == nil) == (c.Sources == nil) && slices.Equal(d.Sources, c.Sources) && d.Broadcast == c.Broadcast && d.Multicast == c.Multicast && d.UnknownUnicast == c.UnknownUnicast
 }
 
 // setPort changes how a peer's frames are treated. What was learned under other rules is forgotten. Configuration is locked.

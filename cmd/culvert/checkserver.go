@@ -32,6 +32,7 @@ func summarizeServer(line func(string, ...any), t *config.Tunnel) {
 	default:
 		inner("this machine does not forward what clients send by this file")
 	}
+	summarizeAddresses(inner, t, s.AnyAddress)
 	summarizeSettings(inner, "told", &s.Push)
 	summarizeClients(inner, s.Access)
 	for i := range s.Groups {
@@ -39,6 +40,7 @@ func summarizeServer(line func(string, ...any), t *config.Tunnel) {
 		line("  group %s", g.Name)
 		within := func(format string, args ...any) { inner("  "+format, args...) }
 		summarizeSignIn(within, g.SignIn)
+		summarizeAddresses(within, nil, g.AnyAddress)
 		summarizeSettings(within, "told", &g.ClientSettings)
 		summarizeClients(within, g.Access)
 	}
@@ -55,8 +57,19 @@ func summarizeServer(line func(string, ...any), t *config.Tunnel) {
 		if len(c.Networks) > 0 {
 			within("behind it %s", joined(c.Networks))
 		}
+		summarizeAddresses(within, nil, c.AnyAddress)
 		summarizeSettings(within, "told", &c.ClientSettings)
 		summarizeClients(within, c.Access)
+	}
+}
+
+// summarizeAddresses writes which IP addresses clients' frames may come from, where it is said or, of a tunnel, holds anyhow.
+func summarizeAddresses(line func(string, ...any), t *config.Tunnel, anyAddress *bool) {
+	switch {
+	case anyAddress != nil && *anyAddress:
+		line("frames may come from any IP address")
+	case anyAddress != nil && t == nil, t != nil && t.Mode == config.ModeTap:
+		line("frames come from a client's own IP addresses alone")
 	}
 }
 

@@ -267,6 +267,9 @@ func writeClient(w io.Writer, c *control.ServerClient, now time.Time) error {
 	line("wire", c.Wire)
 	line("addresses", strings.Join(texts(c.Addresses), ", "))
 	line("networks behind it", strings.Join(texts(c.Networks), ", "))
+	if c.AnyAddress {
+		line("its frames", "may come from any IP address")
+	}
 	line("calls itself", c.Says)
 	line("joined", strings.TrimSpace(c.Joined.Local().Format(time.DateTime)+" "+map[bool]string{true: "from " + c.JoinedFrom}[c.JoinedFrom != ""]))
 	if !c.Seen.IsZero() && c.LatestHandshake.IsZero() { // otherwise the handshake tells more

@@ -150,7 +150,7 @@ func (t *liveTunnel) listClients(answer *control.ClientsAnswer) {
 	for _, c := range s.Clients() {
 		out := control.ServerClient{
 			Tunnel: t.hooks.ifname, Name: c.Name, Group: c.Group, PublicKey: c.Key, Wire: "culvert", Addresses: c.Addresses,
-			Networks: conf.Clients[c.Name].Networks, Says: c.Says, Joined: second(c.Joined), JoinedFrom: c.From, Seen: second(c.Seen),
+			Networks: conf.Clients[c.Name].Networks, AnyAddress: t.conf.Mode == config.ModeTap && t.conf.Server.MayUseAnyAddress(c.Name, c.Group), Says: c.Says, Joined: second(c.Joined), JoinedFrom: c.From, Seen: second(c.Seen),
 		}
 		if c.WireGuard {
 			out.Wire = "wireguard"

@@ -21,6 +21,7 @@ import (
 	"culvert/transport/transporttest"
 	"culvert/tunnel"
 	"culvert/tunnel/device"
+	"culvert/tunnel/device/devicetest"
 )
 
 // crowd is a server and many clients of it in one process, on a network in memory: whole engines, and of the daemon all but the kernel.
@@ -35,6 +36,7 @@ type crowd struct {
 	live    *liveTunnel
 	key     crypto.PublicKey
 	members []*member
+	tap     *devicetest.Device // of a tunnel of frames
 }
 
 // member is one client. Of what it is told it keeps the latest.
@@ -43,9 +45,18 @@ type member struct {
 	key     crypto.PrivateKey
 	answers chan []byte
 	told    chan server.Document
+	tap     *devicetest.Device
 }
 
 func newCrowd(tb testing.TB) *crowd {
+	tb.Helper()
+	return newCrowdOf(tb, `    addresses: [10.20.0.1/16, "fd20::1/64"]
+    server: {endpoints: ["192.0.2.1:51820"], push: {routes: [10.30.0.0/16], dns: {servers: [10.20.0.1]}}}
+`)
+}
+
+// newCrowdOf is newCrowd for a tunnel of which the rest is given.
+func newCrowdOf(tb testing.TB, rest string) *crowd {
 	tb.Helper()
 	dir := tb.TempDir()
 	c := &crowd{TB: tb, network: transporttest.New(1), at: netip.MustParseAddrPort("192.0.2.1:51820"), dir: filepath.Join(dir, "state")}
@@ -64,9 +75,7 @@ tunnels:
   wg0:
     listen: 51820
     private_key_file: key
-    addresses: [10.20.0.1/16, "fd20::1/64"]
-    server: {endpoints: ["192.0.2.1:51820"], push: {routes: [10.30.0.0/16], dns: {servers: [10.20.0.1]}}}
-`)); err != nil {
+`+rest)); err != nil {
 		tb.Fatal(err)
 	}
 	if c.file, err = config.Load(path); err != nil {
@@ -89,6 +98,7 @@ func (c *crowd) up() {
 	c.Helper()
 	k := kernel{
 		openTun: func(string, string, int) (device.Device, error) { return newNoDevice(), nil },
+		openTap: func(string, string, config.MAC, int) (device.Device, error) { return c.tap, nil },
 		newEngine: func(d device.Device, n transport.Network, o tunnel.Options) (engine, error) {
 			return tunnel.New(d, n, o)
 		},
@@ -132,7 +142,12 @@ func (c *crowd) add(n int) (fresh []*member) {
 		if m.key, err = crypto.GeneratePrivateKey(); err != nil {
 			c.Fatal(err)
 		}
-		if m.engine, err = tunnel.New(newNoDevice(), host, tunnel.Options{Pushed: m.pushed}); err != nil {
+		var dev device.Device = newNoDevice()
+		if c.tap != nil {
+			m.tap = devicetest.NewEthernet("tap", defaultTapMTU, 1)
+			dev = m.tap
+		}
+		if m.engine, err = tunnel.New(dev, host, tunnel.Options{Pushed: m.pushed}); err != nil {
 			c.Fatal(err)
 		}
 		c.members, fresh = append(c.members, m), append(fresh, m)

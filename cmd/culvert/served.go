@@ -119,6 +119,9 @@ func (s *served) with(conf *config.Tunnel, now time.Time) []config.Peer {
 		}
 		if conf.Mode == config.ModeTap {
 			q.Spoke = !p.Invitation
+			if !p.Invitation && !conf.Server.MayUseAnyAddress(p.Name, p.Group) {
+				q.Sources = append([]netip.Prefix{}, p.AllowedIPs...)
+			}
 			peers = append(peers, q)
 			continue
 		}
