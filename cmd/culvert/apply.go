@@ -158,7 +158,7 @@ func (p *program) applyOnTrial(ctx context.Context, file *config.File, length ti
 func (p *program) destroy() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:   "destroy NAME",
+		Use:   "destroy NAME|FILE",
 		Short: "take the network away",
 		Long: `Usage: culvert destroy NAME|FILE [--json]
 

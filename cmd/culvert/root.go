@@ -158,6 +158,7 @@ func (p *program) root() *cobra.Command {
 	root.AddCommand(p.top(), p.doctor())
 	for _, c := range root.Commands() {
 		c.DisableFlagsInUseLine = true
+		p.completes(c)
 	}
 	return root
 }

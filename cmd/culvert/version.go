@@ -16,7 +16,7 @@ func (p *program) versionCommand() *cobra.Command {
 		Short: "which build this is",
 		Long: `Usage: culvert version
 
-Prints the module version, the revision it was built from, and the Go release.
+Prints the version of the package or module, the revision it was built from, and the Go release.
 `,
 		Args: needArgs(),
 		RunE: func(*cobra.Command, []string) error {
@@ -30,10 +30,15 @@ func (p *program) printVersion() error {
 	return err
 }
 
+// packaged is the version of the package that the program is of, which the linker sets.
+var packaged string
+
 // agent is how this program names itself to peers on the native wire, in at most 64 bytes.
 func agent() string {
 	name := "culvert"
-	if bi, ok := debug.ReadBuildInfo(); ok && bi.Main.Version != "" {
+	if packaged != "" {
+		name += " " + packaged
+	} else if bi, ok := debug.ReadBuildInfo(); ok && bi.Main.Version != "" {
 		name += " " + bi.Main.Version
 	}
 	return name[:min(len(name), message.MaxAgent)]
@@ -44,6 +49,9 @@ func version() string {
 	bi, ok := debug.ReadBuildInfo()
 	if !ok {
 		return "of unknown version"
+	}
+	if packaged != "" {
+		return packaged + ", " + bi.GoVersion
 	}
 	parts := []string{bi.Main.Version}
 	if parts[0] == "" {
