@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"syscall"
 	"time"
 )
 
@@ -128,21 +127,12 @@ func (l *Listener) readRequest(c *net.UnixConn) (*request, error) {
 
 // allowed refuses clients that are neither root nor the daemon's own user. The kernel says who has connected (SO_PEERCRED, unix(7)).
 func allowed(c *net.UnixConn) error {
-	raw, err := c.SyscallConn()
+	uid, err := peerUID(c)
 	if err != nil {
 		return err
 	}
-	var cred *syscall.Ucred
-	if cerr := raw.Control(func(fd uintptr) {
-		cred, err = syscall.GetsockoptUcred(int(fd), syscall.SOL_SOCKET, syscall.SO_PEERCRED)
-	}); cerr != nil {
-		return cerr
-	}
-	if err != nil {
-		return err
-	}
-	if cred.Uid != 0 && int(cred.Uid) != os.Geteuid() {
-		return &Error{Text: fmt.Sprintf("uid %d may not control this daemon: only root may, and its own user", cred.Uid), Reason: ReasonRefused}
+	if uid != 0 && uid != os.Geteuid() {
+		return &Error{Text: fmt.Sprintf("uid %d may not control this daemon: only root may, and its own user", uid), Reason: ReasonRefused}
 	}
 	return nil
 }
