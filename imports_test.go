@@ -26,7 +26,7 @@ const module = "culvert"
 // with all below it that is not an area itself.
 var mayImport = map[string][]string{
 	"":    {},
-	"cmd": {"config", "control", "server", "setup", "setup/spec", "tunnel", "transport", "crypto", "tunnel/device"},
+	"cmd": {"config", "confine", "control", "server", "setup", "setup/spec", "tunnel", "transport", "crypto", "tunnel/device"},
 	// A file is read into the types of setup/spec at once: they are what the file's schema says, without I/O and without a kernel,
 	// and a second set of them in config would have to be kept equal by hand.
 	"config":        {"crypto", "setup/spec"},

@@ -73,6 +73,7 @@ type File struct {
 	Format   Format   // what the file was written in
 	Instance string   // the file's name without extension unless the file says otherwise
 	Nice     *int     // the daemon's nice value, MinNice to MaxNice; nil where the file says nothing
+	Confine  Confine  // what the daemon gives up when it is up
 	Monitor  Monitor  // where it tells of itself over HTTP; the zero Monitor is nowhere
 	Tunnels  []Tunnel // in file order; exactly one for a wg-quick file, and maybe none where Setup declares anything
 	// Setup is the network around the tunnels, each of which is a link of it. It is valid where DeclaresSetup.
@@ -88,6 +89,15 @@ type File struct {
 func (f *File) DeclaresSetup() bool {
 	return f.declares || slices.ContainsFunc(f.Setup.Links, func(l spec.Link) bool { return l.Client != nil || l.Serves != nil })
 }
+
+// Confine is what a daemon gives up when it is up.
+type Confine string
+
+const (
+	ConfineByItself Confine = ""      // system calls; files where it is not root with all rights
+	ConfineFiles    Confine = "files" // files whoever it is
+	ConfineNothing  Confine = "false"
+)
 
 // Format is the language of a configuration file.
 type Format string

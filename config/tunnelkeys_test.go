@@ -25,6 +25,7 @@ var fileKeys = []key{
 	{name: "version", form: only(object{"const": 1}), doc: "version of the file format"},
 	{name: "instance", form: only(object{"type": "string", "pattern": "^[A-Za-z0-9_][A-Za-z0-9_=+.-]{0,63}$"}), absent: "the file's name", doc: "name of the instance"},
 	{name: "nice", form: only(integer(MinNice, MaxNice)), absent: "-10", doc: "nice value of the daemon"},
+	{name: "confine", form: only(object{"enum": []any{"auto", "files", false}}), absent: "auto", doc: "what the daemon gives up once it is up"},
 	{name: "monitor", form: monitorShape, absent: "nowhere", doc: "where metrics, health and a status page are read over HTTP"},
 	{name: "tunnels", form: table{of: tunnelShapeKeys, most: MaxTunnels, long: maxDeviceName}, absent: "none", doc: "tunnels by name"},
 }

@@ -52,6 +52,17 @@ func parseNice(s string) (*int, *problem) {
 	return &n, nil
 }
 
+// parseConfine reads what a daemon gives up. "confine: false" is no text, and read elsewhere.
+func parseConfine(s string) (Confine, *problem) {
+	switch s {
+	case "auto":
+		return ConfineByItself, nil
+	case "files":
+		return ConfineFiles, nil
+	}
+	return "", wrong("use auto, files or false", "%s is not what a daemon can give up", quote(s))
+}
+
 // instanceName checks an instance's name, which becomes part of paths below /run/culvert and /var/lib/culvert.
 func instanceName(s string) *problem {
 	const rule = "use 1 to 64 of the characters A-Z a-z 0-9 _ = + . -, beginning with a letter, a digit or _"

@@ -26,6 +26,9 @@ func WriteYAML(w io.Writer, f *File) error {
 	if f.Nice != nil {
 		fmt.Fprintf(&b, "nice: %d\n", *f.Nice)
 	}
+	if f.Confine != ConfineByItself {
+		fmt.Fprintf(&b, "confine: %s\n", f.Confine)
+	}
 	yamlMonitor(&b, &f.Monitor)
 	b.WriteString("tunnels:\n")
 	for i := range f.Tunnels {

@@ -83,6 +83,13 @@ func (y *yamlReader) root(n ast.Node) {
 				y.take(e.value.pos, read(&y.file.Nice, parseNice, s))
 			}
 		}},
+		{"confine", func(e entry) {
+			if b, is := e.value.node.(*ast.BoolNode); is && !b.Value {
+				y.file.Confine = ConfineNothing
+			} else if s, ok := y.text(e.value); ok {
+				y.take(e.value.pos, read(&y.file.Confine, parseConfine, s))
+			}
+		}},
 		{"monitor", func(e entry) { y.monitor(e) }},
 		{"tunnels", func(e entry) {
 			tunnels = true

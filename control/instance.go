@@ -19,10 +19,17 @@ type Instance struct {
 	Version string    `json:"version"`
 	Started time.Time `json:"started,omitzero"`
 	// Goroutines is how many the process has: a figure that grows for days is a defect.
-	Goroutines int      `json:"goroutines,omitempty"`
-	File       string   `json:"file,omitempty"`
-	Tunnels    []Tunnel `json:"tunnels"`
-	Network    *Network `json:"network,omitempty"` // where the file declares one
+	Goroutines  int          `json:"goroutines,omitempty"`
+	Confinement *Confinement `json:"confinement,omitempty"` // absent until the daemon is up
+	File        string       `json:"file,omitempty"`
+	Tunnels     []Tunnel     `json:"tunnels"`
+	Network     *Network     `json:"network,omitempty"` // where the file declares one
+}
+
+// Confinement is what a daemon has given up for as long as it runs: "confined", or "open: " and why not.
+type Confinement struct {
+	Files string `json:"files"` // all but its own, by Landlock
+	Calls string `json:"calls"` // system calls that it has no use for, by seccomp
 }
 
 // Network is the network that an instance's file declares around its tunnels.

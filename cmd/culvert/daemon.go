@@ -37,6 +37,9 @@ type daemon struct {
 
 	reloads reloadLog
 
+	mu       sync.Mutex // guards confined, for status
+	confined *confinement
+
 	ops      sync.Mutex // held by start, reload and teardown: one at a time
 	stop     context.CancelCauseFunc
 	tornDown chan struct{} // closed once everything is gone
@@ -144,6 +147,7 @@ func (d *daemon) start(ctx context.Context) error {
 		return hintDescriptors(err)
 	}
 	debug.FreeOSMemory()
+	d.confine()
 	if err := d.ready.ready(); err != nil {
 		return fmt.Errorf("whoever started the daemon is gone: %w", err)
 	}
@@ -206,6 +210,9 @@ func (d *daemon) Status() control.Instance {
 		Name: d.name, Kind: d.kind, PID: os.Getpid(), Version: version(), Started: d.started.UTC().Truncate(time.Second),
 		Goroutines: runtime.NumGoroutine(), File: d.file, Tunnels: d.body.status(),
 	}
+	d.mu.Lock()
+	in.Confinement = d.confined.status()
+	d.mu.Unlock()
 	if b, ok := d.body.(interface{ network() *control.Network }); ok {
 		in.Network = b.network()
 	}

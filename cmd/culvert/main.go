@@ -24,6 +24,8 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
+
+	"culvert/confine"
 )
 
 // The process's first thread is that of the main goroutine alone. What is done in another namespace is done on a thread that is thrown
@@ -34,5 +36,7 @@ func main() {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}
-	os.Exit(run(os.Args, os.Stdin, os.Stdout, os.Stderr))
+	p := newProgram(os.Stdin, os.Stdout, os.Stderr)
+	p.confine = confine.Apply
+	os.Exit(p.run(os.Args))
 }

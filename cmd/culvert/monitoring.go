@@ -64,7 +64,7 @@ func (in *instance) prepareMonitor(file *config.File) (discard, commit func(), e
 	}
 	change, err := in.monitor.Prepare(file.Monitor)
 	if err != nil {
-		return nil, nil, placed(config.Position(file.Monitor.Origin), fmt.Errorf("monitor: %w", err))
+		return nil, nil, placed(config.Position(file.Monitor.Origin), in.d.confined.explain(fmt.Errorf("monitor: %w", err)))
 	}
 	return change.Discard, change.Commit, nil
 }

@@ -15,7 +15,7 @@ import (
 func (in *instance) readAgain() (file *config.File, remarks []string, err error) {
 	file, err = loadConfig(in.d.file)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, in.d.confined.explain(err)
 	}
 	if file.Instance != in.file.Instance {
 		return nil, nil, fmt.Errorf("%s now names the instance %s: take %s down and bring the file up", in.d.file, file.Instance, in.file.Instance)
@@ -25,6 +25,16 @@ func (in *instance) readAgain() (file *config.File, remarks []string, err error)
 	}
 	if !reflect.DeepEqual(file.Nice, in.file.Nice) {
 		remarks = append(remarks, "nice: it counts from the next start on")
+	}
+	if file.Confine != in.file.Confine {
+		remarks = append(remarks, "confine: it counts from the next start on")
+	}
+	remark, err := in.d.confined.allows(file)
+	if err != nil {
+		return nil, remarks, err
+	}
+	if remark != "" {
+		remarks = append(remarks, remark)
 	}
 	return file, remarks, nil
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"culvert/confine"
 	"culvert/setup/journal"
 )
 
@@ -22,9 +23,10 @@ type program struct {
 	stateDir       string   // journals of the setup layer, a directory for each instance
 	service        *folders // where instances of services have all that; nil where this is one of them
 
-	priority  priority                      // of a daemon
-	machineOf func(instance string) machine // of tests; nil: the running system
-	kernelOf  func() kernel                 // of tests, for tunnels; nil: the running system
+	confine   func(confine.Options) confine.Result // takes rights from this process for good; nil, as in tests: nothing is taken
+	priority  priority                             // of a daemon
+	machineOf func(instance string) machine        // of tests; nil: the running system
+	kernelOf  func() kernel                        // of tests, for tunnels; nil: the running system
 }
 
 // Where sockets lie, and variables of the environment by which tests put them elsewhere.

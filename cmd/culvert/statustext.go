@@ -25,6 +25,13 @@ func writeStatus(w io.Writer, instances []control.Instance, now time.Time) error
 			first = false
 			writeTunnel(b, in, t, now)
 		}
+		if c := in.Confinement; c != nil {
+			if !first {
+				fmt.Fprintln(b)
+			}
+			first = false
+			fmt.Fprintf(b, "instance: %s\n  confinement: files %s, system calls %s\n", in.Name, c.Files, c.Calls)
+		}
 		if in.Network != nil {
 			if !first {
 				fmt.Fprintln(b)
