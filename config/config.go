@@ -224,6 +224,9 @@ type Peer struct {
 
 	Access *Access // nil: everything that its allowed IPs, or its part of the switch, let it
 
+	// Of a server's client that is kept from the others: where they may be, and what of that is somebody else's. No file says it of a peer.
+	Apart, ApartExcept []netip.Prefix
+
 	Invited bool // the end of an invitation, which no file names: it carries nothing
 
 	// Of a tap tunnel's peer.

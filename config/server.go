@@ -17,6 +17,7 @@ type Server struct {
 	Push       ClientSettings // for all
 	Access     *Access        // what all may do; nil: everything that their addresses let them
 	AnyAddress *bool          // of a tap tunnel: their frames are not held to their addresses; nil: not said
+	Mix        *bool          // whether they reach each other; nil: true
 	Forward    bool           // their packets are forwarded
 	NAT        bool           // and leave with the machine's own address
 	Groups     []ClientGroup  // in file order
@@ -42,6 +43,19 @@ func (s *Server) MayUseAnyAddress(client, group string) bool {
 		return *s.Groups[i].AnyAddress
 	}
 	return s.AnyAddress != nil && *s.AnyAddress
+}
+
+// Mixes reports whether a client may reach others, and they it: what is said for the client goes before what is for its group, and that
+// before what is for all.
+func (s *Server) Mixes(client, group string) bool {
+	said := s.Mix
+	if i := slices.IndexFunc(s.Groups, func(g ClientGroup) bool { return g.Name == group }); i >= 0 && s.Groups[i].Mix != nil {
+		said = s.Groups[i].Mix
+	}
+	if i := slices.IndexFunc(s.Clients, func(c ServerClient) bool { return c.Name == client }); i >= 0 && s.Clients[i].Mix != nil {
+		said = s.Clients[i].Mix
+	}
+	return said == nil || *said
 }
 
 // pool are the networks that clients' addresses are from.
@@ -79,6 +93,7 @@ type ClientGroup struct {
 	Name       string
 	Access     *Access
 	AnyAddress *bool
+	Mix        *bool
 	SignIn     *SignIn // nil: none
 	ClientSettings
 }
@@ -92,6 +107,7 @@ type ServerClient struct {
 	Networks   []netip.Prefix // behind it
 	Access     *Access
 	AnyAddress *bool
+	Mix        *bool
 	ClientSettings
 }
 
@@ -137,7 +153,7 @@ var serverShape = &shape{name: "server", where: "server", keys: []key{
 	{name: "endpoints", field: "Endpoints", absent: "nobody can be invited", doc: "where clients find the server, in this order",
 		form: list{of: endpoint, most: MaxEndpoints, example: `["vpn.example.net:51820"]`}},
 	{name: "push", field: "Push", absent: "addresses alone", doc: "what all clients are told", form: pushShape},
-	clientAccess("everything"), anyAddress("`false`"),
+	clientAccess("everything"), anyAddress("`false`"), clientToClient("`true`"),
 	{name: "forward", field: "Forward", absent: "`false`; `true` with `nat`", doc: "whether this machine forwards packets to and from clients", form: truth},
 	{name: "nat", field: "NAT", absent: "`false`", doc: "whether what clients send beyond this machine leaves with the machine's own address", form: truth},
 	{name: "groups", field: "Groups", absent: "none", doc: "what those of a group are told instead",
@@ -149,7 +165,7 @@ var serverShape = &shape{name: "server", where: "server", keys: []key{
 var pushShape = &shape{name: "push", where: "push", keys: settingKeys("")}
 
 var groupShape = &shape{name: "client group", where: "a group", keys: append([]key{
-	clientAccess("the server's"), anyAddress("the server's"),
+	clientAccess("the server's"), anyAddress("the server's"), clientToClient("the server's"),
 	{name: "sign_in", field: "SignIn", absent: "none", doc: "a second factor, without which nothing passes", form: signInShape},
 }, settingKeys("ClientSettings.")...)}
 
@@ -164,13 +180,18 @@ func anyAddress(absent string) key {
 		doc: "of a tunnel of frames: whether these may come from any IP address, as of a client that bridges a network"}
 }
 
+// clientToClient is whether clients reach each other.
+func clientToClient(absent string) key {
+	return key{name: "client_to_client", field: "Mix", form: truth, absent: absent, doc: "whether clients reach each other through the server"}
+}
+
 var clientShape = &shape{name: "client", where: "a client", keys: append([]key{
 	{name: "group", field: "Group", absent: "the one it was invited to", doc: "its group", form: groupRef},
 	{name: "addresses", field: "Addresses", absent: "leased from the pool", doc: "its own, given to nobody else",
 		form: list{of: host(0), most: MaxClientPins, example: "[10.20.0.7]"}},
 	{name: "networks", field: "Networks", absent: "none", doc: "what lies behind it",
 		form: list{of: network(), most: MaxClientNetworks, example: "[192.168.7.0/24]"}},
-	clientAccess("its group's, or the server's"), anyAddress("its group's, or the server's"),
+	clientAccess("its group's, or the server's"), anyAddress("its group's, or the server's"), clientToClient("its group's, or the server's"),
 }, settingKeys("ClientSettings.")...)}
 
 // settingKeys are the keys of ClientSettings, which a struct has under the given path.

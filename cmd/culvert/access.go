@@ -16,14 +16,22 @@ import (
 // policyOf is what a peer may do, as the engine takes it.
 func policyOf(p *config.Peer) (*access.Policy, error) {
 	a := p.Access
-	if a == nil {
+	if a == nil && len(p.Apart) == 0 {
 		return access.Unrestricted, nil
+	}
+	if a == nil {
+		a = &config.Access{}
 	}
 	s := access.Spec{
 		Default: access.Allow, FromPeer: access.Rate(a.Limit.FromPeer), ToPeer: access.Rate(a.Limit.ToPeer), Expires: a.Expires,
 	}
 	if a.Default == "deny" {
 		s.Default = access.Deny
+	}
+	if len(p.Apart) > 0 {
+		for _, d := range []access.Direction{access.FromPeer, access.ToPeer} {
+			s.Rules = append(s.Rules, access.Rule{Action: access.Deny, Direction: d, Addresses: p.Apart, Except: p.ApartExcept})
+		}
 	}
 	for _, r := range a.Rules {
 		s.Rules = append(s.Rules, rulesOf(&r)...)

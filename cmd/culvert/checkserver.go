@@ -34,6 +34,7 @@ func summarizeServer(line func(string, ...any), t *config.Tunnel) {
 	}
 	summarizeAddresses(inner, t, s.AnyAddress)
 	summarizeSettings(inner, "told", &s.Push)
+	summarizeMix(inner, s.Mix)
 	summarizeClients(inner, s.Access)
 	for i := range s.Groups {
 		g := &s.Groups[i]
@@ -42,6 +43,7 @@ func summarizeServer(line func(string, ...any), t *config.Tunnel) {
 		summarizeSignIn(within, g.SignIn)
 		summarizeAddresses(within, nil, g.AnyAddress)
 		summarizeSettings(within, "told", &g.ClientSettings)
+		summarizeMix(within, g.Mix)
 		summarizeClients(within, g.Access)
 	}
 	for i := range s.Clients {
@@ -59,6 +61,7 @@ func summarizeServer(line func(string, ...any), t *config.Tunnel) {
 		}
 		summarizeAddresses(within, nil, c.AnyAddress)
 		summarizeSettings(within, "told", &c.ClientSettings)
+		summarizeMix(within, c.Mix)
 		summarizeClients(within, c.Access)
 	}
 }
@@ -70,6 +73,17 @@ func summarizeAddresses(line func(string, ...any), t *config.Tunnel, anyAddress 
 		line("frames may come from any IP address")
 	case anyAddress != nil && t == nil, t != nil && t.Mode == config.ModeTap:
 		line("frames come from a client's own IP addresses alone")
+	}
+}
+
+// summarizeMix writes whether clients reach each other, where that is said.
+func summarizeMix(line func(string, ...any), mix *bool) {
+	switch {
+	case mix == nil:
+	case *mix:
+		line("reached by other clients")
+	default:
+		line("kept from other clients")
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"maps"
 	"net/netip"
+	"slices"
 	"time"
 
 	"culvert/config"
@@ -105,6 +106,7 @@ func (s *served) with(conf *config.Tunnel, now time.Time) []config.Peer {
 	for i := range conf.Server.Clients {
 		may[conf.Server.Clients[i].Name] = conf.Server.Clients[i].Access
 	}
+	others, except := othersOf(conf)
 	peers := append(make([]config.Peer, 0, len(conf.Peers)+len(list)), conf.Peers...)
 	for i := range list {
 		p := &list[i]
@@ -117,8 +119,12 @@ func (s *served) with(conf *config.Tunnel, now time.Time) []config.Peer {
 		} else if q.Access = may[p.Name]; q.Access == nil {
 			q.Access = conf.Server.GroupAccess(p.Group)
 		}
+		mixes := p.Invitation || conf.Server.Mixes(p.Name, p.Group)
+		if !mixes {
+			q.Apart, q.ApartExcept = others, except
+		}
 		if conf.Mode == config.ModeTap {
-			q.Spoke = !p.Invitation
+			q.Spoke = !p.Invitation && mixes
 			if !p.Invitation && !conf.Server.MayUseAnyAddress(p.Name, p.Group) {
 				q.Sources = append([]netip.Prefix{}, p.AllowedIPs...)
 			}
@@ -131,6 +137,31 @@ func (s *served) with(conf *config.Tunnel, now time.Time) []config.Peer {
 		peers = append(peers, q)
 	}
 	return peers
+}
+
+// othersOf are the networks that clients of a tunnel may be in, and what of them is not theirs: the tunnel's own addresses, and its other peers'.
+func othersOf(conf *config.Tunnel) (others, except []netip.Prefix) {
+	c := serverConfig(conf)
+	others = slices.Clone(c.Prefixes())
+	for i := range conf.Server.Clients {
+		of := &conf.Server.Clients[i]
+		others = append(others, of.Networks...)
+		for _, a := range of.Addresses {
+			others = append(others, netip.PrefixFrom(a, a.BitLen()))
+		}
+	}
+	overlaps := func(p netip.Prefix) bool { return slices.ContainsFunc(others, p.Overlaps) }
+	for _, a := range c.Addresses {
+		if p := netip.PrefixFrom(a.Addr(), a.Addr().BitLen()); overlaps(p) {
+			except = append(except, p)
+		}
+	}
+	for _, p := range c.Excluded {
+		if overlaps(p) {
+			except = append(except, p)
+		}
+	}
+	return others, except
 }
 
 // askEvery is how often one client is answered that asks what to set up, which it is told at each session and change without asking, or

@@ -223,6 +223,19 @@ func TestServerOfAllKinds(t *testing.T) {
 	j.server.must("reload", "site")
 	carol.reaches("10.30.0.1")
 
+	// Who is kept from others reaches none and is reached by none, and the world as before.
+	configure("      clients: {bob: {client_to_client: false}}\n")
+	if out := j.server.must("reload", "site"); !strings.Contains(out, "peer bob: what it may do has changed") || strings.Contains(out, "alice") {
+		t.Errorf("reload said %q", out)
+	}
+	j.bob.reaches("203.0.113.80")
+	j.bob.reaches("10.20.0.1")
+	j.bob.cut("kept apart", addressOf("alice"))
+	phone.cut("kept apart", addressOf("bob"))
+	configure("")
+	j.server.must("reload", "site")
+	j.bob.reaches(addressOf("alice"))
+
 	// Nobody is anybody else.
 	j.spoofs(j.alice, "vpn0", addressOf("bob"), "10.20.0.1")
 	j.spoofs(j.bob, "vpn0", "10.20.0.1", "10.30.0.1")

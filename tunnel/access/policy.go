@@ -58,7 +58,7 @@ func Compile(spec Spec) (*Policy, error) {
 	p.spec.Rules = slices.Clone(spec.Rules)
 	for i := range p.spec.Rules {
 		r := &p.spec.Rules[i]
-		r.Addresses, r.Protocols, r.Ports = slices.Clone(r.Addresses), slices.Clone(r.Protocols), slices.Clone(r.Ports)
+		r.Addresses, r.Except, r.Protocols, r.Ports = slices.Clone(r.Addresses), slices.Clone(r.Except), slices.Clone(r.Protocols), slices.Clone(r.Ports)
 	}
 	p.spec.Schedule = slices.Clone(spec.Schedule)
 	return p, nil
@@ -87,7 +87,7 @@ func (p *Policy) Equal(q *Policy) bool {
 	return a.Default == b.Default && a.FromPeer == b.FromPeer && a.ToPeer == b.ToPeer &&
 		a.Quota.Bytes == b.Quota.Bytes && a.Quota.Every == b.Quota.Every && sameZone(a.Quota.Zone, b.Quota.Zone) && a.Expires.Equal(b.Expires) &&
 		slices.EqualFunc(a.Rules, b.Rules, func(x, y Rule) bool {
-			return x.Action == y.Action && x.Direction == y.Direction && slices.Equal(x.Addresses, y.Addresses) &&
+			return x.Action == y.Action && x.Direction == y.Direction && slices.Equal(x.Addresses, y.Addresses) && slices.Equal(x.Except, y.Except) &&
 				slices.Equal(x.Protocols, y.Protocols) && slices.Equal(x.Ports, y.Ports)
 		}) &&
 		slices.EqualFunc(a.Schedule, b.Schedule, func(x, y Window) bool {

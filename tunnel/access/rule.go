@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 )
 
 // Action is what becomes of a packet. The zero value denies.
@@ -42,6 +43,9 @@ type Rule struct {
 	// Addresses are of this end's side: the destination of packets from the peer, the source of packets to it. None stands
 	// for all of both families.
 	Addresses []netip.Prefix
+	// Except are networks within Addresses that the rule is not about; of both the longest counts that holds an address, and Except where
+	// they are the same. None without Addresses.
+	Except []netip.Prefix
 	// Protocols of the packet, ICMP being that of its family. None stands for all.
 	Protocols []uint8
 	// Ports that the packet is sent to. None stands for all; where there are any, Protocols are TCP, UDP or both.
@@ -63,7 +67,10 @@ func (r *Rule) validate() error {
 	if r.Action > Allow || r.Direction >= directions {
 		return fmt.Errorf("%w: no such action or direction", ErrInvalid)
 	}
-	for _, p := range r.Addresses {
+	if len(r.Except) > 0 && len(r.Addresses) == 0 {
+		return fmt.Errorf("%w: exceptions from all addresses", ErrInvalid)
+	}
+	for _, p := range slices.Concat(r.Addresses, r.Except) {
 		if !p.IsValid() || p != p.Masked() {
 			return fmt.Errorf("%w: %v is no network", ErrInvalid, p)
 		}

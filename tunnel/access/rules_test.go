@@ -22,13 +22,24 @@ func compile(t testing.TB, s Spec) *Policy {
 func slow(s *Spec, d Direction, near netip.Addr, protocol uint8, port uint16) Action {
 	for _, r := range s.Rules {
 		if r.Direction == d &&
-			(len(r.Addresses) == 0 || slices.ContainsFunc(r.Addresses, func(p netip.Prefix) bool { return p.Contains(near) })) &&
+			(len(r.Addresses) == 0 || lengthOf(r.Addresses, near) > lengthOf(r.Except, near)) &&
 			(len(r.Protocols) == 0 || slices.Contains(r.Protocols, protocol)) &&
 			(len(r.Ports) == 0 || slices.ContainsFunc(r.Ports, func(p Ports) bool { return p.First <= port && port <= p.Last })) {
 			return r.Action
 		}
 	}
 	return s.Default
+}
+
+// lengthOf is the length of the longest network that holds an address, -1 where none does.
+func lengthOf(list []netip.Prefix, a netip.Addr) int {
+	n := -1
+	for _, p := range list {
+		if p.Contains(a) {
+			n = max(n, p.Bits())
+		}
+	}
+	return n
 }
 
 func TestRules(t *testing.T) {
@@ -40,6 +51,8 @@ func TestRules(t *testing.T) {
 		{Action: Allow, Protocols: []uint8{ICMP}},
 		{Action: Allow, Direction: ToPeer, Addresses: prefixes("192.0.2.0/24", "2001:db8::/32"), Protocols: []uint8{TCP}, Ports: []Ports{{0, 0}, {22, 22}, {65535, 65535}}},
 		{Action: Allow, Addresses: prefixes("2001:db8:1::/48"), Protocols: []uint8{50}},
+		{Action: Deny, Addresses: prefixes("172.16.0.0/12", "172.16.5.0/24"), Except: prefixes("172.16.0.0/16", "172.16.5.9/32")},
+		{Action: Allow, Addresses: prefixes("172.16.0.0/12")},
 	}}
 	for _, otherwise := range []Action{Deny, Allow} {
 		spec.Default = otherwise
@@ -59,6 +72,7 @@ func TestRules(t *testing.T) {
 			{ToPeer, "192.0.2.77", TCP, 22, Allow}, {ToPeer, "192.0.2.77", TCP, 0, Allow}, {ToPeer, "192.0.2.77", TCP, 65535, Allow},
 			{ToPeer, "192.0.2.77", TCP, 1, otherwise}, {ToPeer, "192.0.3.77", TCP, 22, otherwise}, {ToPeer, "2001:db8:ffff::", TCP, 22, Allow},
 			{ToPeer, "192.0.2.77", ICMP, 0, otherwise}, {FromPeer, "192.0.2.77", TCP, 22, otherwise},
+			{FromPeer, "172.17.0.1", TCP, 1, Deny}, {FromPeer, "172.16.0.1", TCP, 1, Allow}, {FromPeer, "172.16.5.8", TCP, 1, Deny}, {FromPeer, "172.16.5.9", TCP, 1, Allow},
 			{FromPeer, "2001:db8:1::5", 50, 0, Allow}, {FromPeer, "2001:db8:2::5", 50, 0, otherwise}, {FromPeer, "2001:db8:1::5", 51, 0, otherwise},
 			{FromPeer, "::ffff:10.0.0.14", TCP, 443, otherwise}, // not the IPv4 address it looks like
 		} {
@@ -80,20 +94,22 @@ func TestCompileRefuses(t *testing.T) {
 		many[i] = netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), 32)
 	}
 	for want, s := range map[string]Spec{
-		"no network":         {Rules: []Rule{{Addresses: []netip.Prefix{netip.MustParsePrefix("10.0.0.1/8")}}}},
-		"range of ports":     {Rules: []Rule{{Protocols: []uint8{TCP}, Ports: []Ports{{2, 1}}}}},
-		"without a protocol": {Rules: []Rule{{Ports: []Ports{{1, 2}}}}},
-		"protocol 1 has no":  {Rules: []Rule{{Protocols: []uint8{ICMP}, Ports: []Ports{{1, 2}}}}},
-		"1025 rules":         {Rules: make([]Rule, MaxRules+1)},
-		"16385 addresses":    {Rules: []Rule{{Addresses: many}}},
-		"8193 ranges":        {Rules: []Rule{{Protocols: []uint8{TCP}, Ports: make([]Ports, MaxPorts+1)}}},
-		"no such default":    {Default: 7},
-		"no such action":     {Rules: []Rule{{Action: 2}}},
-		"bits a second":      {FromPeer: MaxRate + 1},
-		"65 windows":         {Schedule: make([]Window, MaxWindows+1)},
-		"no day":             {Schedule: []Window{{}}},
-		"window from":        {Schedule: []Window{{Days: [7]bool{true}, From: day}}},
-		"period":             {Quota: Quota{Every: periods}},
+		"exceptions from all":       {Rules: []Rule{{Except: prefixes("10.0.0.0/8")}}},
+		"10.0.0.1/16 is no network": {Rules: []Rule{{Addresses: prefixes("10.0.0.0/8"), Except: []netip.Prefix{netip.MustParsePrefix("10.0.0.1/16")}}}},
+		"no network":                {Rules: []Rule{{Addresses: []netip.Prefix{netip.MustParsePrefix("10.0.0.1/8")}}}},
+		"range of ports":            {Rules: []Rule{{Protocols: []uint8{TCP}, Ports: []Ports{{2, 1}}}}},
+		"without a protocol":        {Rules: []Rule{{Ports: []Ports{{1, 2}}}}},
+		"protocol 1 has no":         {Rules: []Rule{{Protocols: []uint8{ICMP}, Ports: []Ports{{1, 2}}}}},
+		"1025 rules":                {Rules: make([]Rule, MaxRules+1)},
+		"16385 addresses":           {Rules: []Rule{{Addresses: many}}},
+		"8193 ranges":               {Rules: []Rule{{Protocols: []uint8{TCP}, Ports: make([]Ports, MaxPorts+1)}}},
+		"no such default":           {Default: 7},
+		"no such action":            {Rules: []Rule{{Action: 2}}},
+		"bits a second":             {FromPeer: MaxRate + 1},
+		"65 windows":                {Schedule: make([]Window, MaxWindows+1)},
+		"no day":                    {Schedule: []Window{{}}},
+		"window from":               {Schedule: []Window{{Days: [7]bool{true}, From: day}}},
+		"period":                    {Quota: Quota{Every: periods}},
 	} {
 		if _, err := Compile(s); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %q", err, want)

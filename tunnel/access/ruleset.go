@@ -2,6 +2,7 @@ package access
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -42,7 +43,7 @@ func newRules(all []Rule, direction Direction, otherwise Action) (*rules, error)
 		}
 		list = append(list, r)
 		decides = decides || r.Action != otherwise
-		prefixes, ranges = prefixes+len(r.Addresses), ranges+len(r.Ports)
+		prefixes, ranges = prefixes+len(r.Addresses)+len(r.Except), ranges+len(r.Ports)
 	}
 	switch {
 	case len(all) > MaxRules:
@@ -73,15 +74,20 @@ func put(set []uint64, i int) { set[i/64] |= 1 << (i % 64) }
 
 // addAddresses fills the table. A network's rules are its own and those of every network around it, which is there before.
 func (s *rules) addAddresses(list []*Rule, words int) {
-	own := make(map[netip.Prefix][]int)
+	own, except := make(map[netip.Prefix][]int), make(map[netip.Prefix][]int)
 	for i, r := range list {
 		for _, p := range r.Addresses {
 			own[p] = append(own[p], i)
 		}
+		for _, p := range r.Except {
+			except[p] = append(except[p], i)
+		}
 	}
-	order := make([]netip.Prefix, 0, len(own))
-	for p := range own {
-		order = append(order, p)
+	order := slices.Collect(maps.Keys(own))
+	for p := range except {
+		if own[p] == nil {
+			order = append(order, p)
+		}
 	}
 	slices.SortFunc(order, func(a, b netip.Prefix) int { return a.Bits() - b.Bits() })
 	for _, p := range order {
@@ -92,6 +98,9 @@ func (s *rules) addAddresses(list []*Rule, words int) {
 		fits := append(make([]uint64, 0, words), around...)
 		for _, i := range own[p] {
 			put(fits, i)
+		}
+		for _, i := range except[p] {
+			fits[i/64] &^= 1 << (i % 64)
 		}
 		s.addresses.Insert(p, fits)
 	}
