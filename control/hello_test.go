@@ -14,6 +14,7 @@ import (
 // everything is a service that has every operation.
 type everything struct{ capturing }
 
+func (s *everything) Log(LogRequest) (*Log, error)                           { return &Log{}, nil }
 func (s *everything) Confirm() error                                         { return nil }
 func (s *everything) Clients(ClientsRequest) (*ClientsAnswer, error)         { return &ClientsAnswer{}, nil }
 func (s *everything) SignIn(context.Context, SignInRequest) (*SignIn, error) { return nil, nil }
@@ -27,7 +28,7 @@ func TestHello(t *testing.T) {
 		operations []string
 	}{
 		{&service{}, []string{OpDown, OpHello, OpReload, OpStatus}},
-		{&everything{}, []string{OpCapture, OpClients, OpConfirm, OpDown, OpEvents, OpHello, OpReload, OpSignIn, OpStatus}},
+		{&everything{}, []string{OpCapture, OpClients, OpConfirm, OpDown, OpEvents, OpHello, OpLog, OpReload, OpSignIn, OpStatus}},
 	} {
 		dir, _ := listen(t, c.service)
 		got, err := NewClient(dir, "wg0").Hello(t.Context())

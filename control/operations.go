@@ -49,6 +49,10 @@ var operations = []operation{
 	}},
 	{name: OpCapture, has: hasA[Capturer], begin: func(l *Listener, s Service, req *request) (stream, error) { return l.beginCapture(req.Capture, s) }},
 	{name: OpEvents, has: hasA[EventSource], begin: func(l *Listener, s Service, req *request) (stream, error) { return l.beginEvents(req.Events, s) }},
+	{name: OpLog, has: hasA[Logger], answer: func(_ context.Context, s Service, req *request, resp *response) (err error) {
+		resp.Log, err = answerLog(s, req.Log)
+		return err
+	}},
 	{name: OpClients, has: hasA[ClientKeeper], answer: func(_ context.Context, s Service, req *request, resp *response) (err error) {
 		resp.Clients, err = keepClients(s, req.Clients)
 		return err

@@ -28,6 +28,7 @@ type request struct {
 
 	Capture *CaptureOptions `json:"capture,omitempty"` // of "capture"
 	Events  *EventOptions   `json:"events,omitempty"`  // of "events"; absent: all of them
+	Log     *LogRequest     `json:"log,omitempty"`     // of "log"; absent: as with nothing in it
 	Clients *ClientsRequest `json:"clients,omitempty"` // of "clients"
 	SignIn  *SignInRequest  `json:"sign_in,omitempty"` // of "sign-in"
 }
@@ -43,6 +44,7 @@ type response struct {
 	Daemon   *Daemon        `json:"daemon,omitempty"`   // of "hello"
 	Instance *Instance      `json:"instance,omitempty"` // of "status"
 	Preview  *ReloadPlan    `json:"preview,omitempty"`  // of "preview"
+	Log      *Log           `json:"log,omitempty"`      // of "log"
 	Clients  *ClientsAnswer `json:"clients,omitempty"`  // of "clients"
 	SignIn   *SignIn        `json:"sign_in,omitempty"`  // of "sign-in"; absent where the server has asked for nothing
 }

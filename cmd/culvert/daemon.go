@@ -15,18 +15,24 @@ import (
 	"time"
 
 	"culvert/cmd/culvert/events"
+	"culvert/cmd/culvert/journal"
 	"culvert/control"
 )
 
 // daemon is one running instance: what is common to "up" and "wg". Its life is listen, start, wait, tear down, in serve;
 // the work itself is in body.
 type daemon struct {
-	p       *program
-	name    string
-	kind    string // "up" or "wg"
-	file    string // configuration file, absolute; "" for wg
-	nice    *int   // as the file has it
-	log     *slog.Logger
+	p      *program
+	name   string
+	kind   string // "up" or "wg"
+	file   string // configuration file, absolute; "" for wg
+	nice   *int   // as the file has it
+	log    *slog.Logger
+	level  slog.LevelVar // of log
+	recent recentLog
+
+	startLevel slog.Level
+
 	out     io.Writer // where hooks write
 	started time.Time
 	up      bool // everything is up, and not yet being taken away; guarded by ops
@@ -65,7 +71,7 @@ var (
 
 // serve runs the daemon to its end. Its error is why it could not start, why it ended by itself, or what it could not take
 // away.
-func (d *daemon) serve(level slog.Leveler) error {
+func (d *daemon) serve(level slog.Level) error {
 	d.started = time.Now()
 	d.tornDown = make(chan struct{})
 	d.notify = takeNotifier()
@@ -95,7 +101,7 @@ func (d *daemon) serve(level slog.Leveler) error {
 	defer stop(nil)
 	d.stop = stop
 	signals := make(chan os.Signal, 8)
-	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2)
 	defer signal.Stop(signals)
 	go d.heed(ctx, signals)
 
@@ -171,6 +177,14 @@ func (d *daemon) heed(ctx context.Context, signals <-chan os.Signal) {
 	for {
 		select {
 		case s := <-signals:
+			switch s {
+			case syscall.SIGUSR1:
+				d.setLevel(slog.LevelDebug)
+				continue
+			case syscall.SIGUSR2:
+				d.setLevel(d.startLevel)
+				continue
+			}
 			if s != syscall.SIGHUP {
 				d.stop(errSignal)
 				return
@@ -188,8 +202,11 @@ func (d *daemon) heed(ctx context.Context, signals <-chan os.Signal) {
 	}
 }
 
-// openLog directs the log to a file where the daemon is in the background.
-func (d *daemon) openLog(level slog.Leveler) error {
+// openLog directs the log to a file where the daemon is in the background, and to the journal where that is what its stderr is. What else
+// goes there is kept for those who ask.
+func (d *daemon) openLog(level slog.Level) error {
+	d.level.Set(level)
+	d.startLevel = level
 	d.out = d.p.stderr
 	if d.ready.detached() && d.kind != "wg" {
 		f, err := openLogFile(d.p.runDir, d.name)
@@ -197,11 +214,19 @@ func (d *daemon) openLog(level slog.Leveler) error {
 			return err
 		}
 		d.out = f.f
-		d.log = newLog(f, level)
+		d.log = d.alsoKept(slog.NewTextHandler(f, &slog.HandlerOptions{Level: &d.level}))
 		return nil
 	}
-	d.log = newLog(d.p.stderr, level)
+	if d.p.stderr == os.Stderr && journal.Available() {
+		d.log = d.alsoKept(journal.NewHandler(d.name, &d.level))
+		return nil
+	}
+	d.log = d.alsoKept(slog.NewTextHandler(d.p.stderr, &slog.HandlerOptions{Level: &d.level}))
 	return nil
+}
+
+func (d *daemon) alsoKept(h slog.Handler) *slog.Logger {
+	return slog.New(slog.NewMultiHandler(h, slog.NewTextHandler(&d.recent, &slog.HandlerOptions{Level: &d.level})))
 }
 
 // Status implements [control.Service].

@@ -13,18 +13,9 @@ import (
 // maxLog bounds a daemon's log file; one that grows beyond it starts again.
 const maxLog = 4 << 20
 
-// newLog makes a daemon's log. Under the journal, which has its own, there are no times.
+// newLog makes a log of text lines.
 func newLog(w io.Writer, level slog.Leveler) *slog.Logger {
-	o := &slog.HandlerOptions{Level: level}
-	if os.Getenv("JOURNAL_STREAM") != "" {
-		o.ReplaceAttr = func(groups []string, a slog.Attr) slog.Attr {
-			if len(groups) == 0 && a.Key == slog.TimeKey {
-				return slog.Attr{}
-			}
-			return a
-		}
-	}
-	return slog.New(slog.NewTextHandler(w, o))
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level}))
 }
 
 // logFile is the log of a daemon in the background, NAME.log in the run directory. The standard streams go there as well,
