@@ -18,6 +18,8 @@
 // Only root and the user the daemon runs as are served, and everything is bounded: the length of a line, the time a
 // client may take, the number of clients and of streams. Keys other than public ones are not part of any message, but for the link of an
 // invitation and the secret for codes of a client; a capture holds what the tunnel protects, in clear.
+//
+//go:generate go test -run TestAPIDocument -docs .
 package control
 
 import "time"

@@ -88,8 +88,7 @@ type Event struct {
 
 // EventOptions says what to be told of.
 type EventOptions struct {
-	// kinds, or groups of them such as "peer"; empty: everything. "events-missed" always comes.
-	Kinds []string `json:"kinds,omitempty"`
+	Kinds []string `json:"kinds,omitempty"` // only these, or groups of them such as "peer", which is the word before the first hyphen; absent: everything. "events-missed" always comes
 }
 
 // Want reports whether a kind is among those to be told of.

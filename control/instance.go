@@ -11,19 +11,19 @@ import (
 // never renamed, removed or given another unit. Bytes and packets are totals since the peer was added, times are
 // RFC 3339 in UTC, durations are seconds. Private and preshared keys are not in it.
 type Instance struct {
-	Name string `json:"instance"`
-	// Kind is "up" for a configuration file, "wg" for a device that wg configures, "apply" for a change on trial, "applied" where no
+	Name string `json:"instance"` // its name
+	// "up" for a configuration file, "wg" for a device that wg configures, "apply" for a change on trial, "applied" where no
 	// process runs: pid is 0 then, version and started are empty.
 	Kind    string    `json:"kind"`
-	PID     int       `json:"pid"`
-	Version string    `json:"version"`
-	Started time.Time `json:"started,omitzero"`
+	PID     int       `json:"pid"`              // of the daemon's process
+	Version string    `json:"version"`          // of the program, as "culvert version" prints it
+	Started time.Time `json:"started,omitzero"` // when the daemon was
 	// Goroutines is how many the process has: a figure that grows for days is a defect.
 	Goroutines  int          `json:"goroutines,omitempty"`
 	Confinement *Confinement `json:"confinement,omitempty"` // absent until the daemon is up
-	File        string       `json:"file,omitempty"`
-	Tunnels     []Tunnel     `json:"tunnels"`
-	Network     *Network     `json:"network,omitempty"` // where the file declares one
+	File        string       `json:"file,omitempty"`        // configuration file, with its full path; absent for "wg"
+	Tunnels     []Tunnel     `json:"tunnels"`               // that are up
+	Network     *Network     `json:"network,omitempty"`     // around them; absent where the file declares none
 }
 
 // Confinement is what a daemon has given up for as long as it runs: "confined", or "open: " and why not.
@@ -53,111 +53,111 @@ type Drift struct {
 
 // Tunnel is one tunnel of an instance.
 type Tunnel struct {
-	Interface  string            `json:"interface"`
-	Mode       string            `json:"mode"` // "tun" (IP packets) or "tap" (Ethernet frames)
-	Up         bool              `json:"up"`
-	PublicKey  string            `json:"public_key,omitempty"` // absent without a private key
-	ListenPort uint16            `json:"listen_port,omitempty"`
-	FwMark     uint32            `json:"fwmark,omitempty"`
-	MTU        int               `json:"mtu"`
-	Workers    int               `json:"workers"` // in each direction: the queues of the interface
-	UnderLoad  bool              `json:"under_load"`
-	Peers      []Peer            `json:"peers"`
-	Drops      map[string]uint64 `json:"drops"` // packets by reason; reasons that never occurred are absent
-	Transport  Transport         `json:"transport"`
-	Handshakes Handshakes        `json:"handshakes"`
-	Refused    []Refusal         `json:"refused,omitempty"` // whose handshakes come to nothing here, the most recent first, at most 24
-	Switch     *Switch           `json:"switch,omitempty"`  // of a tap tunnel
-	Server     bool              `json:"server,omitempty"`  // clients can join: "culvert client list" shows them
-	Pulls      bool              `json:"pulls,omitempty"`   // it is the client of a server, which says what to set up
-	Pulled     bool              `json:"pulled,omitempty"`  // and has said so
-	SignIn     *SignIn           `json:"sign_in,omitempty"` // what the server asks of the user; absent where nothing
+	Interface  string            `json:"interface"`             // its name
+	Mode       string            `json:"mode"`                  // "tun" (IP packets) or "tap" (Ethernet frames)
+	Up         bool              `json:"up"`                    // the interface is up, and the port open
+	PublicKey  string            `json:"public_key,omitempty"`  // absent without a private key
+	ListenPort uint16            `json:"listen_port,omitempty"` // UDP port
+	FwMark     uint32            `json:"fwmark,omitempty"`      // of the datagrams it sends
+	MTU        int               `json:"mtu"`                   // of the interface, in bytes
+	Workers    int               `json:"workers"`               // in each direction: the queues of the interface
+	UnderLoad  bool              `json:"under_load"`            // more handshakes come than are answered: who calls has to show a cookie first
+	Peers      []Peer            `json:"peers"`                 // in order of their keys
+	Drops      map[string]uint64 `json:"drops"`                 // packets by reason; reasons that never occurred are absent
+	Transport  Transport         `json:"transport"`             // what its sockets did
+	Handshakes Handshakes        `json:"handshakes"`            // its messages
+	Refused    []Refusal         `json:"refused,omitempty"`     // whose handshakes come to nothing here, the most recent first, at most 24
+	Switch     *Switch           `json:"switch,omitempty"`      // of a tap tunnel
+	Server     bool              `json:"server,omitempty"`      // clients can join: "culvert client list" shows them
+	Pulls      bool              `json:"pulls,omitempty"`       // it is the client of a server, which says what to set up
+	Pulled     bool              `json:"pulled,omitempty"`      // and has said so
+	SignIn     *SignIn           `json:"sign_in,omitempty"`     // what the server asks of the user; absent where nothing
 }
 
 // Peer is one peer of a tunnel.
 type Peer struct {
-	PublicKey         crypto.PublicKey `json:"public_key"`
-	Name              string           `json:"name,omitempty"` // in the configuration file
-	PresharedKey      bool             `json:"preshared_key"`  // whether there is one
-	Endpoint          string           `json:"endpoint,omitempty"`
-	TCP               bool             `json:"tcp,omitempty"`    // the endpoint is that of a TCP connection
-	Source            string           `json:"source,omitempty"` // local address its packets came to
-	AllowedIPs        []netip.Prefix   `json:"allowed_ips"`
+	PublicKey         crypto.PublicKey `json:"public_key"`                     // by which it is known
+	Name              string           `json:"name,omitempty"`                 // in the configuration file
+	PresharedKey      bool             `json:"preshared_key"`                  // whether there is one
+	Endpoint          string           `json:"endpoint,omitempty"`             // address:port where it is sent to
+	TCP               bool             `json:"tcp,omitempty"`                  // the endpoint is that of a TCP connection
+	Source            string           `json:"source,omitempty"`               // local address its packets came to
+	AllowedIPs        []netip.Prefix   `json:"allowed_ips"`                    // that it has inside
 	Keepalive         int              `json:"persistent_keepalive,omitempty"` // seconds
-	LatestHandshake   time.Time        `json:"latest_handshake,omitzero"`
-	HandshakeAttempts int              `json:"handshake_attempts,omitempty"` // unanswered ones
-	Wire              string           `json:"wire"`                         // "culvert" or "wireguard"
-	Suite             string           `json:"suite,omitempty"`              // of the current session
-	PostQuantum       bool             `json:"post_quantum"`                 // whether the key exchange is hybrid
-	ReceivedBytes     uint64           `json:"received_bytes"`               // UDP payload, as the other counts
-	SentBytes         uint64           `json:"sent_bytes"`
-	ReceivedPackets   uint64           `json:"received_packets"`
-	SentPackets       uint64           `json:"sent_packets"`
-	StagedBytes       int              `json:"staged_bytes,omitempty"` // waiting for a handshake
-	Native            *Native          `json:"native,omitempty"`       // absent on the wireguard wire
-	Port              *Port            `json:"port,omitempty"`         // of a tap tunnel
-	Access            *Access          `json:"access,omitempty"`       // absent where it may do everything
+	LatestHandshake   time.Time        `json:"latest_handshake,omitzero"`      // when one was last completed
+	HandshakeAttempts int              `json:"handshake_attempts,omitempty"`   // unanswered ones
+	Wire              string           `json:"wire"`                           // "culvert" or "wireguard"
+	Suite             string           `json:"suite,omitempty"`                // of the current session
+	PostQuantum       bool             `json:"post_quantum"`                   // whether the key exchange is hybrid
+	ReceivedBytes     uint64           `json:"received_bytes"`                 // UDP payload, as the other counts
+	SentBytes         uint64           `json:"sent_bytes"`                     // the same
+	ReceivedPackets   uint64           `json:"received_packets"`               // messages
+	SentPackets       uint64           `json:"sent_packets"`                   // messages
+	StagedBytes       int              `json:"staged_bytes,omitempty"`         // waiting for a handshake
+	Native            *Native          `json:"native,omitempty"`               // absent on the wireguard wire
+	Port              *Port            `json:"port,omitempty"`                 // of a tap tunnel
+	Access            *Access          `json:"access,omitempty"`               // absent where it may do everything
 }
 
 // Access is what a peer may do, and what was refused because of it.
 type Access struct {
-	Default      string      `json:"default"` // "allow" or "deny"
-	Rules        int         `json:"rules"`
+	Default      string      `json:"default"`                  // "allow" or "deny"
+	Rules        int         `json:"rules"`                    // how many there are
 	Flows        int         `json:"flows"`                    // whose answers are let through
 	Held         bool        `json:"held,omitempty"`           // nothing passes until it is released
 	Closed       string      `json:"closed,omitempty"`         // "expired" or "outside its schedule": it has no session
 	Expires      time.Time   `json:"expires,omitzero"`         // when it will have none any more
 	Scheduled    bool        `json:"scheduled,omitempty"`      // there are times at which it has none
 	FromPeerRate uint64      `json:"from_peer_rate,omitempty"` // bits a second
-	ToPeerRate   uint64      `json:"to_peer_rate,omitempty"`
-	Quota        *Quota      `json:"quota,omitempty"`
-	FromPeer     AccessDrops `json:"refused_from_peer"`
-	ToPeer       AccessDrops `json:"refused_to_peer"`
+	ToPeerRate   uint64      `json:"to_peer_rate,omitempty"`   // the same
+	Quota        *Quota      `json:"quota,omitempty"`          // absent where there is none
+	FromPeer     AccessDrops `json:"refused_from_peer"`        // what was refused of what it sent
+	ToPeer       AccessDrops `json:"refused_to_peer"`          // what was refused of what is for it
 }
 
 // Quota is a peer's, in bytes of the packets inside, both directions together.
 type Quota struct {
-	Bytes uint64    `json:"bytes"`
-	Every string    `json:"every"` // "day", "week", "month" or "total"
-	Used  uint64    `json:"used"`
-	Since time.Time `json:"since,omitzero"`
+	Bytes uint64    `json:"bytes"`          // that it may use in each
+	Every string    `json:"every"`          // "day", "week", "month" or "total"
+	Used  uint64    `json:"used"`           // of them
+	Since time.Time `json:"since,omitzero"` // when the present one began
 }
 
 // AccessDrops are packets, super-packets counting as one.
 type AccessDrops struct {
-	Denied    uint64 `json:"denied"`
-	OverRate  uint64 `json:"over_rate"`
-	OverQuota uint64 `json:"over_quota"`
-	ShutOut   uint64 `json:"shut_out"`
+	Denied    uint64 `json:"denied"`     // by the rules
+	OverRate  uint64 `json:"over_rate"`  // more than the rate lets through
+	OverQuota uint64 `json:"over_quota"` // the quota is used up
+	ShutOut   uint64 `json:"shut_out"`   // it is held, expired or outside its schedule
 }
 
 // Switch is how a tap tunnel forwards frames.
 type Switch struct {
-	Wire      bool      `json:"wire"`    // between two ends all frames cross, whatever was learned
-	Carrier   bool      `json:"carrier"` // of the interface
-	Blocked   bool      `json:"blocked"` // because of a loop no frames cross between the interface and the peers
-	Loops     uint64    `json:"loops"`   // how often one was found
-	Moves     uint64    `json:"moves"`   // addresses that turned up elsewhere
-	Addresses []Address `json:"addresses"`
+	Wire      bool      `json:"wire"`      // between two ends all frames cross, whatever was learned
+	Carrier   bool      `json:"carrier"`   // of the interface
+	Blocked   bool      `json:"blocked"`   // because of a loop no frames cross between the interface and the peers
+	Loops     uint64    `json:"loops"`     // how often one was found
+	Moves     uint64    `json:"moves"`     // addresses that turned up elsewhere
+	Addresses []Address `json:"addresses"` // that are known
 }
 
 // Address is a MAC address the switch knows. It is on this end's side or behind a peer.
 type Address struct {
-	MAC    string           `json:"mac"`
-	VLAN   uint16           `json:"vlan,omitempty"` // absent: untagged; 4096 more than its number where it is a service VLAN of IEEE 802.1ad
-	Local  bool             `json:"local"`
-	Peer   crypto.PublicKey `json:"peer,omitzero"`
-	Name   string           `json:"name,omitempty"` // the peer's, in the configuration file
-	Age    int              `json:"age"`            // seconds since it was last heard of
-	Pinned bool             `json:"pinned,omitempty"`
+	MAC    string           `json:"mac"`              // six bytes in hexadecimal, with colons
+	VLAN   uint16           `json:"vlan,omitempty"`   // absent: untagged; 4096 more than its number where it is a service VLAN of IEEE 802.1ad
+	Local  bool             `json:"local"`            // it is on this end's side
+	Peer   crypto.PublicKey `json:"peer,omitzero"`    // that it is behind; absent where it is local
+	Name   string           `json:"name,omitempty"`   // the peer's, in the configuration file
+	Age    int              `json:"age"`              // seconds since it was last heard of
+	Pinned bool             `json:"pinned,omitempty"` // by the file: it does not move
 }
 
 // Port is a peer's part of the switch.
 type Port struct {
 	Mutual    bool `json:"mutual,omitempty"` // it has this end as a spoke, too, so that neither relays for the other
-	Spoke     bool `json:"spoke"`
-	Alive     bool `json:"alive"` // whether it answers
-	Addresses int  `json:"addresses"`
+	Spoke     bool `json:"spoke"`            // it is one of a hub, which this end is
+	Alive     bool `json:"alive"`            // whether it answers
+	Addresses int  `json:"addresses"`        // how many are known behind it
 }
 
 // Native is what is known of a peer on the native wire besides.
@@ -176,58 +176,58 @@ type Native struct {
 
 // Lane is one of a session's lanes, and what lanes of that number have carried.
 type Lane struct {
-	Number          int    `json:"number"`
-	Open            bool   `json:"open"` // data goes on it; otherwise on lane 0
-	Endpoint        string `json:"endpoint,omitempty"`
-	SentBytes       uint64 `json:"sent_bytes"` // of UDP payload, as the peer's
-	ReceivedBytes   uint64 `json:"received_bytes"`
-	SentPackets     uint64 `json:"sent_packets"`
-	ReceivedPackets uint64 `json:"received_packets"`
+	Number          int    `json:"number"`             // from 0 on
+	Open            bool   `json:"open"`               // data goes on it; otherwise on lane 0
+	Endpoint        string `json:"endpoint,omitempty"` // address:port it leads to
+	SentBytes       uint64 `json:"sent_bytes"`         // of UDP payload, as the peer's
+	ReceivedBytes   uint64 `json:"received_bytes"`     // the same
+	SentPackets     uint64 `json:"sent_packets"`       // messages
+	ReceivedPackets uint64 `json:"received_packets"`   // messages
 }
 
 // Transport counts what the tunnel's UDP socket did since it was opened.
 type Transport struct {
-	SentDatagrams     uint64   `json:"sent_datagrams"`
-	SentBytes         uint64   `json:"sent_bytes"`
-	SentCalls         uint64   `json:"sent_calls"`
-	ReceivedDatagrams uint64   `json:"received_datagrams"`
-	ReceivedBytes     uint64   `json:"received_bytes"`
-	ReceivedCalls     uint64   `json:"received_calls"`
-	SegmentFallbacks  uint64   `json:"segment_fallbacks"`
-	SourceFallbacks   uint64   `json:"source_fallbacks"`
-	SendErrors        uint64   `json:"send_errors"`
-	Truncated         uint64   `json:"truncated"`
-	SegmentOffload    bool     `json:"segment_offload"`
-	ReceiveOffload    bool     `json:"receive_offload"`
-	Streams           *Streams `json:"streams,omitempty"` // absent where there were none
+	SentDatagrams     uint64   `json:"sent_datagrams"`     // how many
+	SentBytes         uint64   `json:"sent_bytes"`         // of UDP payload
+	SentCalls         uint64   `json:"sent_calls"`         // system calls for them
+	ReceivedDatagrams uint64   `json:"received_datagrams"` // how many
+	ReceivedBytes     uint64   `json:"received_bytes"`     // of UDP payload
+	ReceivedCalls     uint64   `json:"received_calls"`     // system calls for them
+	SegmentFallbacks  uint64   `json:"segment_fallbacks"`  // trains that the kernel did not take, and that went as single datagrams
+	SourceFallbacks   uint64   `json:"source_fallbacks"`   // datagrams that went without the source address wanted, which was gone
+	SendErrors        uint64   `json:"send_errors"`        // datagrams that could not be sent
+	Truncated         uint64   `json:"truncated"`          // datagrams that were longer than any message
+	SegmentOffload    bool     `json:"segment_offload"`    // trains are sent in one call (UDP_SEGMENT)
+	ReceiveOffload    bool     `json:"receive_offload"`    // trains are received in one call (UDP_GRO)
+	Streams           *Streams `json:"streams,omitempty"`  // absent where there were none
 }
 
 // Streams counts TCP connections, and what they carried, since the socket was opened.
 type Streams struct {
-	Open              uint64 `json:"open"` // now
-	Dialled           uint64 `json:"dialled"`
-	Accepted          uint64 `json:"accepted"`
-	Refused           uint64 `json:"refused"` // too many of one address
-	Evicted           uint64 `json:"evicted"` // made room before anything authenticated had come
-	Failed            uint64 `json:"failed"`  // no TLS, or no datagrams in it
-	Silent            uint64 `json:"silent"`  // nothing authenticated came, or nothing at all for long
-	Stuck             uint64 `json:"stuck"`   // took nothing for long
-	SentDatagrams     uint64 `json:"sent_datagrams"`
-	SentBytes         uint64 `json:"sent_bytes"`
-	ReceivedDatagrams uint64 `json:"received_datagrams"`
-	ReceivedBytes     uint64 `json:"received_bytes"`
-	Full              uint64 `json:"full"` // datagrams dropped as the connection took no more
+	Open              uint64 `json:"open"`               // now
+	Dialled           uint64 `json:"dialled"`            // opened by this end
+	Accepted          uint64 `json:"accepted"`           // opened by others
+	Refused           uint64 `json:"refused"`            // too many of one address
+	Evicted           uint64 `json:"evicted"`            // made room before anything authenticated had come
+	Failed            uint64 `json:"failed"`             // no TLS, or no datagrams in it
+	Silent            uint64 `json:"silent"`             // nothing authenticated came, or nothing at all for long
+	Stuck             uint64 `json:"stuck"`              // took nothing for long
+	SentDatagrams     uint64 `json:"sent_datagrams"`     // over them
+	SentBytes         uint64 `json:"sent_bytes"`         // of those, without framing
+	ReceivedDatagrams uint64 `json:"received_datagrams"` // over them
+	ReceivedBytes     uint64 `json:"received_bytes"`     // of those, without framing
+	Full              uint64 `json:"full"`               // datagrams dropped as the connection took no more
 }
 
 // Handshakes counts handshake messages since the tunnel started.
 type Handshakes struct {
-	InitiationsSent     uint64 `json:"initiations_sent"`
-	InitiationsReceived uint64 `json:"initiations_received"`
-	ResponsesSent       uint64 `json:"responses_sent"`
-	ResponsesReceived   uint64 `json:"responses_received"`
-	CookiesSent         uint64 `json:"cookies_sent"`
-	CookiesReceived     uint64 `json:"cookies_received"`
-	Completed           uint64 `json:"completed"`
+	InitiationsSent     uint64 `json:"initiations_sent"`     // first messages
+	InitiationsReceived uint64 `json:"initiations_received"` // that were genuine
+	ResponsesSent       uint64 `json:"responses_sent"`       // second messages
+	ResponsesReceived   uint64 `json:"responses_received"`   // that were genuine
+	CookiesSent         uint64 `json:"cookies_sent"`         // to those who called under load
+	CookiesReceived     uint64 `json:"cookies_received"`     // that were genuine
+	Completed           uint64 `json:"completed"`            // handshakes that made a session
 }
 
 // Refusal is why handshakes of one far end come to nothing here.

@@ -8,10 +8,10 @@ import (
 
 // SignIn is what a server asks of the user of a client, before anything passes.
 type SignIn struct {
-	// State is "code" (a code is waited for), "begin" (at a provider, which has not begun), "visit" (URL is to be opened, and Code
+	// "code" (a code is waited for), "begin" (at a provider, which has not begun), "visit" (URL is to be opened, and Code
 	// entered there) or "done".
 	State    string    `json:"state"`
-	URL      string    `json:"url,omitempty"`
+	URL      string    `json:"url,omitempty"`          // to be opened
 	Code     string    `json:"user_code,omitempty"`    // to be entered at URL; no secret of the user's
 	Complete string    `json:"url_complete,omitempty"` // has the code in it
 	Until    time.Time `json:"until,omitzero"`         // of "visit": it can be entered; of "done": it is asked for again
