@@ -27,6 +27,9 @@ const (
 	MaxDNS        = 64      // name servers of one tunnel, and as many search domains
 	MaxExcept     = 64      // networks that a tunnel does not take
 	MaxHooks      = 64      // commands per kind of hook
+	MaxOn         = 16      // programs for events
+	MaxOnEvents   = 64      // kinds of events for one
+	MaxOnRun      = 64      // arguments of one, its path among them
 	MaxHookSize   = 4096    // bytes of one hook's command
 	MaxNetns      = 1024    // namespaces declared in one file
 	MaxLinks      = 4096    // links declared in one file, tunnels aside
@@ -75,6 +78,7 @@ type File struct {
 	Nice     *int     // the daemon's nice value, MinNice to MaxNice; nil where the file says nothing
 	Confine  Confine  // what the daemon gives up when it is up
 	Monitor  Monitor  // where it tells of itself over HTTP; the zero Monitor is nowhere
+	On       []On     // programs that are run at events
 	Tunnels  []Tunnel // in file order; exactly one for a wg-quick file, and maybe none where Setup declares anything
 	// Setup is the network around the tunnels, each of which is a link of it. It is valid where DeclaresSetup.
 	Setup    spec.Spec
@@ -294,6 +298,14 @@ type DNS struct {
 // Hooks are shell commands run around a tunnel's going up and down, each list in file order.
 type Hooks struct {
 	PreUp, PostUp, PreDown, PostDown []Hook
+}
+
+// On is a program that is run at events, without a shell: docs/api.md lists these.
+type On struct {
+	Events    []string // kinds, or groups of them; at least one
+	EventsPos Position
+	Run       []string // the program's full path, and its arguments
+	Pos       Position
 }
 
 // A Hook is one shell command, with %i standing for the device's name.

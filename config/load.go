@@ -83,6 +83,9 @@ func readConfig(path string) ([]byte, fs.FileInfo, *problem, error) {
 
 // hooked reports whether a file holds commands.
 func hooked(f *File) bool {
+	if len(f.On) > 0 {
+		return true
+	}
 	for _, t := range f.Tunnels {
 		if len(t.Hooks.PreUp)+len(t.Hooks.PostUp)+len(t.Hooks.PreDown)+len(t.Hooks.PostDown) > 0 {
 			return true

@@ -240,6 +240,8 @@ func TestKeyFileOwner(t *testing.T) {
 	}
 	writeFile(t, site, "version: 1\ntunnels: {wg0: {private_key_file: key, hooks: {pre_up: [x]}}}\n", 0o644)
 	refused(t, site, "belongs to user 12345")
+	writeFile(t, site, "version: 1\non: [{events: [peer], run: [/bin/true]}]\ntunnels: {wg0: {private_key_file: key}}\n", 0o644)
+	refused(t, site, "belongs to user 12345")
 }
 
 // skip skips a test, or fails it where everything must run.

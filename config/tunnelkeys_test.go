@@ -27,6 +27,10 @@ var fileKeys = []key{
 	{name: "nice", form: only(integer(MinNice, MaxNice)), absent: "-10", doc: "nice value of the daemon"},
 	{name: "confine", form: only(object{"enum": []any{"auto", "files", false}}), absent: "auto", doc: "what the daemon gives up once it is up"},
 	{name: "monitor", form: monitorShape, absent: "nowhere", doc: "where metrics, health and a status page are read over HTTP"},
+	{name: "on", absent: "none are run", doc: "programs that are run at events", form: list{most: MaxOn, of: &shape{name: "on", where: "a program for events", keys: []key{
+		{name: "events", form: only(texts(MaxOnEvents)), doc: "kinds of events, or groups of them"},
+		{name: "run", form: only(texts(MaxOnRun)), doc: "the program's full path, and its arguments"},
+	}}}},
 	{name: "tunnels", form: table{of: tunnelShapeKeys, most: MaxTunnels, long: maxDeviceName}, absent: "none", doc: "tunnels by name"},
 }
 

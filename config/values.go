@@ -341,6 +341,19 @@ func parseEndpoint(s string) (Endpoint, *problem) {
 }
 
 // command checks a hook's text.
+// argument is the path of a program, or one of its arguments.
+func argument(s string, program bool) *problem {
+	switch {
+	case program && !strings.HasPrefix(s, "/"):
+		return wrong("write its full path: nothing is looked for in PATH, and no shell takes a command line apart", "a program is named by its path")
+	case len(s) > MaxHookSize:
+		return wrong("put it into a file", "the argument is longer than %d bytes", MaxHookSize)
+	case strings.Contains(s, "\x00"):
+		return wrong("", "the argument has a zero byte in it")
+	}
+	return nil
+}
+
 func command(s string) *problem {
 	switch {
 	case s == "":

@@ -91,6 +91,7 @@ func (y *yamlReader) root(n ast.Node) {
 			}
 		}},
 		{"monitor", func(e entry) { y.monitor(e) }},
+		{"on", func(e entry) { y.on(e) }},
 		{"tunnels", func(e entry) {
 			tunnels = true
 			before := len(y.errs) + y.more
@@ -329,6 +330,41 @@ func (y *yamlReader) dns(e entry, dns *DNS) {
 			}
 		}},
 	)
+}
+
+// on reads programs that are run at events. Which events there are only the daemon knows.
+func (y *yamlReader) on(e entry) {
+	const example = "[{events: [peer-lost], run: [/usr/local/bin/notify]}]"
+	for _, v := range y.list(e.value, example, MaxOn) {
+		on := On{Pos: v.pos}
+		before := len(y.errs) + y.more
+		y.fields(v, "a program for events",
+			field{"events", func(e entry) {
+				on.EventsPos = e.value.pos
+				for _, v := range y.list(e.value, "[peer-lost]", MaxOnEvents) {
+					if s, ok := y.text(v); ok {
+						on.Events = append(on.Events, s)
+					}
+				}
+			}},
+			field{"run", func(e entry) {
+				for i, v := range y.list(e.value, "[/usr/local/bin/notify]", MaxOnRun) {
+					if s, ok := y.text(v); ok && y.take(v.pos, argument(s, i == 0)) {
+						on.Run = append(on.Run, s)
+					}
+				}
+			}})
+		switch {
+		case len(y.errs)+y.more > before:
+		case on.EventsPos == (Position{}):
+			y.fail(v.pos, `add "events: [peer-lost]", or others`, "it is not said at which events the program is run")
+		case len(on.Events) == 0:
+			y.fail(on.EventsPos, "name events, such as peer-lost", "there are no events")
+		case len(on.Run) == 0:
+			y.fail(v.pos, `add "run: [/usr/local/bin/notify]", with arguments as further elements`, "it is not said which program is run")
+		}
+		y.file.On = append(y.file.On, on)
+	}
 }
 
 func (y *yamlReader) hooks(e entry, h *Hooks) {

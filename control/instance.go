@@ -232,11 +232,11 @@ type Handshakes struct {
 
 // Refusal is why handshakes of one far end come to nothing here.
 type Refusal struct {
-	Reason string           `json:"reason"`           // as among the drops
-	Answer bool             `json:"answer,omitempty"` // it was the answer to a handshake of this end
-	Peer   crypto.PublicKey `json:"public_key"`
-	From   string           `json:"from"`
-	Count  uint64           `json:"count"`
-	Last   time.Time        `json:"last"`
+	Reason string           `json:"reason"`                 // as among the drops
+	Answer bool             `json:"answer,omitempty"`       // it was the answer to a handshake of this end
+	Peer   crypto.PublicKey `json:"public_key"`             // of whoever was refused
+	From   string           `json:"from"`                   // address:port it called from last
+	Count  uint64           `json:"count"`                  // how often
+	Last   time.Time        `json:"last"`                   // when it was so last
 	Behind float64          `json:"clock_behind,omitempty"` // seconds by which its clock is behind what it once said, where that is the reason
 }

@@ -51,6 +51,9 @@ func planConfinement(file *config.File) (o confine.Options, files, calls string)
 
 // commandsOf says which commands of a user's a file has.
 func commandsOf(file *config.File) string {
+	if len(file.On) > 0 {
+		return "programs at events"
+	}
 	for i := range file.Tunnels {
 		if t := &file.Tunnels[i]; anyHooks(t.Hooks) {
 			return "commands of " + t.Name

@@ -182,6 +182,7 @@ func TestNeedsFiles(t *testing.T) {
 		{tunnel, "", ""},
 		{tunnel + "    dns: {servers: [10.0.0.1]}\n", "name servers of wg0", ""},
 		{tunnel + "    hooks: {pre_up: [\"true\"]}\n", "commands of wg0", "commands of wg0"},
+		{"on: [{events: [peer], run: [/bin/true]}]\n" + tunnel, "programs at events", "programs at events"},
 		{"netns: [blue]\n" + tunnel, "network namespace blue", ""},
 		{"links:\n  br0: {type: bridge}\n" + tunnel, "", ""},
 		{"links:\n  t0: {type: team, runner: roundrobin}\n" + tunnel, "team t0", ""},

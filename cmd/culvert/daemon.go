@@ -88,7 +88,7 @@ func (d *daemon) serve(level slog.Level) error {
 	defer l.Close()
 	l.Program = version()
 	d.openEvents()
-	defer d.events.Close()
+	defer d.closeEvents()
 	if err := d.openLog(level); err != nil {
 		return err
 	}

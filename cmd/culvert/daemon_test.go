@@ -642,7 +642,7 @@ func TestMTUFollowsEndpoint(t *testing.T) {
 
 // newInstance makes a daemon without control socket and signals.
 func newInstance(t *testing.T, s *system, file *config.File) *instance {
-	d := &daemon{p: &program{}, name: file.Instance, kind: "up", file: file.Path, log: slog.New(slog.DiscardHandler), out: io.Discard}
+	d := &daemon{p: &program{}, name: file.Instance, kind: "up", file: file.Path, log: slog.New(slog.DiscardHandler), out: io.Discard, notify: new(notifier)}
 	in := &instance{d: d, kernel: s.kernel(), file: file}
 	d.body = in
 	t.Cleanup(func() { in.teardown() })

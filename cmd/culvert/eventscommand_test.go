@@ -2,8 +2,11 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/netip"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -116,5 +119,43 @@ func TestEventsOfDaemon(t *testing.T) {
 	}
 	if _, errs, code := p.command("events", "none"); code != exitFailure || !strings.Contains(string(errs), "nothing called none") {
 		t.Errorf("%s, %d", errs, code)
+	}
+}
+
+// Programs of the file are run at events from the start on; a reload changes them, and kinds that there are not are refused with their place.
+func TestProgramsAtEvents(t *testing.T) {
+	s := newSystem(t)
+	dir := t.TempDir()
+	said, script := filepath.Join(dir, "said"), filepath.Join(dir, "hook")
+	if err := os.WriteFile(script, []byte("#!/bin/sh\necho \"$2 $CULVERT_EVENT\" >>\"$1\"\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	on := func(kind, word string) string {
+		return fmt.Sprintf("on: [{events: [%s], run: [%s, %s, %s]}]\n", kind, script, said, word)
+	}
+	text := yamlText(capturedFile)
+	in := newInstance(t, s, yamlFile(t, text+on("instance-reloaded", "first")))
+	in.d.openEvents()
+	if err := in.start(t.Context(), func(error) {}); err != nil {
+		t.Fatal(err)
+	}
+	write := func(text string) {
+		if err := os.WriteFile(in.d.file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(text + on("instance", "second"))
+	if remarks, err := in.d.Reload(t.Context()); err != nil || !slices.Contains(remarks, "on: other programs are run at events") {
+		t.Fatalf("%q, %v", remarks, err)
+	}
+	write(text + on("peer-eaten", "third"))
+	_, err := in.d.Reload(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "\"peer-eaten\" is no kind of event") || !strings.Contains(err.Error(), in.d.file+":") {
+		t.Errorf("a kind that there is not: %v", err)
+	}
+	in.d.events.Publish(control.Event{Event: control.EventInstanceEnding})
+	in.d.closeEvents()
+	if got := read(t, said); got != "second instance-reloaded\nsecond instance-reload-failed\nsecond instance-ending\n" {
+		t.Errorf("run were\n%s", got)
 	}
 }

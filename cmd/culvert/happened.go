@@ -36,6 +36,14 @@ func (d *daemon) openEvents() {
 	})
 }
 
+// closeEvents tells nobody any more, and waits for programs that were run at events.
+func (d *daemon) closeEvents() {
+	d.events.Close()
+	if b, ok := d.body.(*instance); ok {
+		b.hooks.Close()
+	}
+}
+
 // Events implements [control.EventSource].
 func (d *daemon) Events(o control.EventOptions) (func(context.Context) ([]control.Event, error), func()) {
 	s := d.events.Subscribe(o)
@@ -78,4 +86,27 @@ func peerName(conf *config.Tunnel, key crypto.PublicKey) string {
 		}
 	}
 	return key.String()
+}
+
+// eventHooks are the programs that a file has run at events.
+func eventHooks(file *config.File) (list []events.Hook) {
+	for _, on := range file.On {
+		list = append(list, events.Hook{Events: on.Events, Run: on.Run, Where: on.Pos.String()})
+	}
+	return list
+}
+
+// openHooks begins to run programs at events, from before anything has happened.
+func (in *instance) openHooks() {
+	in.hooks = events.NewHooks(in.d.events, in.d.log, in.d.p.priority.run)
+	in.hooks.Set(eventHooks(in.file))
+}
+
+// programsAt are the programs that a file has run at events, wherever it says so.
+func programsAt(file *config.File) []events.Hook {
+	list := eventHooks(file)
+	for i := range list {
+		list[i].Where = ""
+	}
+	return list
 }

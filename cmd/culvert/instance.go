@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"culvert/cmd/culvert/events"
 	"culvert/cmd/culvert/monitor"
 	"culvert/config"
 	"culvert/control"
@@ -21,11 +22,12 @@ type instance struct {
 	ctx    context.Context
 	fail   func(error)
 
-	net     *network     // what is around the tunnels; nil where no file has declared anything
-	started bool         // all of it came up: it is to be taken away at the end
-	ending  bool         // no tunnel is started any more
-	clients clientFile   // of tunnels that are servers
-	watched networkWatch // how the running system differs from the file
+	net     *network      // what is around the tunnels; nil where no file has declared anything
+	started bool          // all of it came up: it is to be taken away at the end
+	ending  bool          // no tunnel is started any more
+	clients clientFile    // of tunnels that are servers
+	hooks   *events.Hooks // run at events
+	watched networkWatch  // how the running system differs from the file
 
 	usage     *usageStore // what peers have used of their quotas
 	saving    sync.Mutex  // held while it is saved
@@ -75,6 +77,7 @@ func (in *instance) start(ctx context.Context, fail func(error)) error {
 	for _, d := range unmet(in.file) {
 		in.d.log.Warn(fmt.Sprintf("%s: %s needs %s, which this process has not got", d.at, d.what, capNames[d.capability]), "unit", dropInFolder+string(d.dropIn))
 	}
+	in.openHooks()
 	in.startMonitor()
 	if err := in.bringUp(ctx); err != nil {
 		return err
@@ -281,6 +284,7 @@ func (in *instance) reload(ctx context.Context) (remarks []string, err error) {
 	}
 	in.file = file
 	commit()
+	in.hooks.Set(eventHooks(file))
 	in.usage.keep(wanted)
 	var errs []error
 	for name := range running {

@@ -36,6 +36,9 @@ func (in *instance) readAgain() (file *config.File, remarks []string, err error)
 	if remark != "" {
 		remarks = append(remarks, remark)
 	}
+	if !reflect.DeepEqual(programsAt(file), programsAt(in.file)) {
+		remarks = append(remarks, "on: other programs are run at events")
+	}
 	return file, remarks, nil
 }
 

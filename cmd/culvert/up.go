@@ -88,6 +88,16 @@ func loadConfig(path string) (*config.File, error) {
 		errs = append(errs, file.ErrorAt(config.Position{File: path}, fmt.Sprintf("%q cannot be the name of an instance", file.Instance),
 			"use 1 to 64 of a-z A-Z 0-9 _ = + . -, not a dot first: in the file's name, or with \"instance: NAME\" in it", nil))
 	}
+	for _, on := range file.On {
+		if err := (control.EventOptions{Kinds: on.Events}).Check(); err != nil {
+			errs = append(errs, file.ErrorAt(on.EventsPos, err.Error(), "", err))
+		}
+	}
+	if len(file.On) > 0 {
+		if err := trustedFolder(path); err != nil {
+			errs = append(errs, file.ErrorAt(file.On[0].Pos, err.Error(), "", err))
+		}
+	}
 	for i := range file.Tunnels {
 		t := &file.Tunnels[i]
 		if t.SaveConfig {

@@ -74,6 +74,10 @@ func (h *Hub) Look() {
 
 // Subscribe begins to collect events for somebody.
 func (h *Hub) Subscribe(o control.EventOptions) *Subscription {
+	if h == nil {
+		h = new(Hub)
+		h.closed = true
+	}
 	s := &Subscription{hub: h, options: o, wake: make(chan struct{}, 1)}
 	h.looking.Lock()
 	defer h.looking.Unlock()
