@@ -215,7 +215,7 @@ func (t *SoakTrial) measure(s *stage, o *options) error {
 		if s.Context().Err() != nil {
 			return s.Context().Err()
 		}
-		time.Sleep(max(0, began.Add(time.Duration(n+1)*soakEvery).Sub(time.Now())))
+		time.Sleep(max(0, time.Until(began.Add(time.Duration(n+1)*soakEvery))))
 	}
 	t.Minutes = time.Since(began).Minutes()
 	for _, p := range pingers {

@@ -158,17 +158,15 @@ func noncesOf(t *testing.T, network *transporttest.Network) {
 	}
 	seen := make(map[nonce][]byte)
 	t.Cleanup(network.Tap(func(p *transporttest.Packet) {
-		for data := p.Data; len(data) >= noise.DataHeaderSize; {
-			if kind, ok := noise.MessageType(data); !ok || kind != noise.TypeData {
-				return
-			}
-			n := nonce{noise.ReceiverIndex(data), binary.LittleEndian.Uint64(data[8:])}
-			if old := seen[n]; old != nil && !bytes.Equal(old, data) {
-				t.Errorf("counter %d of session %x was used twice", n.counter, n.index)
-			}
-			seen[n] = bytes.Clone(data)
+		data := p.Data
+		if kind, ok := noise.MessageType(data); !ok || kind != noise.TypeData || len(data) < noise.DataHeaderSize {
 			return
 		}
+		n := nonce{noise.ReceiverIndex(data), binary.LittleEndian.Uint64(data[8:])}
+		if old := seen[n]; old != nil && !bytes.Equal(old, data) {
+			t.Errorf("counter %d of session %x was used twice", n.counter, n.index)
+		}
+		seen[n] = bytes.Clone(data)
 	}))
 }
 

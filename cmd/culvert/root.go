@@ -38,11 +38,6 @@ const (
 	stateDirEnv   = "CULVERT_STATE_DIR"
 )
 
-// run is the whole program: it returns the exit code.
-func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	return newProgram(stdin, stdout, stderr).run(args)
-}
-
 func newProgram(stdin io.Reader, stdout, stderr io.Writer) *program {
 	return &program{
 		name: "culvert", stdin: stdin, stdout: stdout, stderr: stderr,
@@ -53,6 +48,7 @@ func newProgram(stdin io.Reader, stdout, stderr io.Writer) *program {
 	}
 }
 
+// run is the whole program: it returns the exit code.
 func (p *program) run(args []string) int {
 	p.name = args[0]
 	rest := args[1:]
