@@ -62,6 +62,8 @@ func commandsOf(file *config.File) string {
 	return ""
 }
 
+const networkAround = "the network around the tunnels"
+
 // needsFiles says what in a file has files of the machine's opened, or programs run, that nobody can name beforehand.
 func needsFiles(file *config.File) string {
 	if what := commandsOf(file); what != "" {
@@ -87,6 +89,8 @@ func needsFiles(file *config.File) string {
 		return "network namespace " + s.Netns[0].Name
 	case len(s.Services) > 0:
 		return "dnsmasq"
+	case file.DeclaresSetup(): // the machine's namespaces are looked through for what is its
+		return networkAround
 	}
 	return ""
 }
@@ -234,6 +238,9 @@ func (in *instance) confinement(apply func(confine.Options) confine.Result) *con
 	o, c.files, c.calls = planConfinement(in.file)
 	if c.calls != "" {
 		return c
+	}
+	if in.net != nil && o.Files != nil { // of an earlier file
+		o.Files, c.files = nil, networkAround
 	}
 	if o.Files != nil {
 		if err := os.MkdirAll(in.d.p.stateDir, 0o700); err != nil { // a folder that is made later could not be

@@ -107,11 +107,12 @@ func TestConfinedDaemon(t *testing.T) {
 		a.refused(exitConfig, "the key file "+path+" may not be read by this user", "reload", "site")
 		a.refused(exitConfig, "no files but in the folders", "reload", "site")
 	}
-	for what, more := range map[string]string{
-		"name servers of wg0": "    dns: {servers: [10.20.0.2]}\n",
-		"commands of wg0":     "    hooks: {post_down: [\"true\"]}\n",
+	for what, to := range map[string][2]string{
+		"name servers of wg0": {"    listen: 1000\n", "    listen: 1000\n    dns: {servers: [10.20.0.2]}\n"},
+		"commands of wg0":     {"    listen: 1000\n", "    listen: 1000\n    hooks: {post_down: [\"true\"]}\n"},
+		networkAround:         {"tunnels:\n", "links:\n  br0: {type: bridge}\ntunnels:\n"},
 	} {
-		change("    listen: 1000\n", "    listen: 1000\n"+more)
+		change(to[0], to[1])
 		a.refused(exitFailure, what+": the daemon has given up the files for that", "reload", "site")
 		a.refused(exitFailure, "culvert down site, then culvert up", "reload", "site")
 	}
@@ -184,7 +185,7 @@ func TestNeedsFiles(t *testing.T) {
 		{tunnel + "    hooks: {pre_up: [\"true\"]}\n", "commands of wg0", "commands of wg0"},
 		{"on: [{events: [peer], run: [/bin/true]}]\n" + tunnel, "programs at events", "programs at events"},
 		{"netns: [blue]\n" + tunnel, "network namespace blue", ""},
-		{"links:\n  br0: {type: bridge}\n" + tunnel, "", ""},
+		{"links:\n  br0: {type: bridge}\n" + tunnel, networkAround, ""},
 		{"links:\n  t0: {type: team, runner: roundrobin}\n" + tunnel, "team t0", ""},
 	} {
 		path := filepath.Join(dir, "site.yaml")
