@@ -45,14 +45,21 @@ func (r *ran) run(cmd *exec.Cmd) error {
 	r.list = append(r.list, word)
 	r.now++
 	r.most = max(r.most, r.now)
+	wait := r.wait
 	r.mu.Unlock()
-	if r.wait != nil {
-		err = r.wait(cmd)
+	if wait != nil {
+		err = wait(cmd)
 	}
 	r.mu.Lock()
 	r.now--
 	r.mu.Unlock()
 	return err
+}
+
+func (r *ran) waits(wait func(*exec.Cmd) error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.wait = wait
 }
 
 func (r *ran) take() string {
@@ -76,12 +83,13 @@ func TestHooksRunAtTheirEvents(t *testing.T) {
 			t.Error(got)
 		}
 		// Others from a reload on; what has happened before is still told.
-		r.wait = func(*exec.Cmd) error { time.Sleep(5 * time.Second); return errors.New("does not want") }
+		r.waits(func(*exec.Cmd) error { time.Sleep(5 * time.Second); return errors.New("does not want") })
 		hub.Publish(control.Event{Event: control.EventPeerLost})
 		hub.Publish(control.Event{Event: control.EventPeerConnected})
 		h.Set([]Hook{{Events: []string{"instance", "tunnel-up"}, Run: []string{"/bin/b"}, Where: "f:2:2"}})
 		hub.Publish(control.Event{Event: control.EventTunnelUp})
 		time.Sleep(20 * time.Second)
+		synctest.Wait()
 		if got := r.take(); !strings.Contains(got, "/bin/a x peer-lost; ") || !strings.Contains(got, "/bin/a x peer-connected") || !strings.Contains(got, "/bin/b tunnel-up") {
 			t.Error(got)
 		}
@@ -110,7 +118,7 @@ func TestHooksAreBounded(t *testing.T) {
 		for i := range 8 {
 			list = append(list, Hook{Events: []string{"peer"}, Run: []string{fmt.Sprint("/bin/", i)}})
 		}
-		r.wait = func(*exec.Cmd) error { time.Sleep(time.Millisecond); return nil }
+		r.waits(func(*exec.Cmd) error { time.Sleep(time.Millisecond); return nil })
 		h.Set(list)
 		for range 500 {
 			hub.Publish(control.Event{Event: control.EventPeerLost})
@@ -135,7 +143,7 @@ func TestHooksAreBounded(t *testing.T) {
 			t.Errorf("%d at once", r.most)
 		}
 		// Whoever hangs is cut off at the end.
-		r.wait = func(*exec.Cmd) error { <-h.ended.Done(); return nil }
+		r.waits(func(*exec.Cmd) error { <-h.ended.Done(); return nil })
 		hub.Publish(control.Event{Event: control.EventPeerLost})
 		hub.Close()
 		start := time.Now()
