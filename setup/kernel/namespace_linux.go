@@ -96,11 +96,17 @@ func namespaceInode(path string) (uint64, error) {
 	return st.Ino, nil
 }
 
-// inside runs f on a thread of its own in the namespace. The thread ends with f.
+// here reports whether the calling thread is in the namespace, which takes no right. Entering it takes CAP_SYS_ADMIN.
+func (n *namespace) here() bool {
+	var have unix.Stat_t
+	return unix.Stat("/proc/thread-self/ns/net", &have) == nil && have.Ino == n.inode
+}
+
+// inside runs f on a thread of its own in the namespace, as the settings below /proc/sys/net are those of who opens them. The thread ends
+// with f.
 func (n *namespace) inside(f func() error) (err error) {
 	thread.Run(func() {
-		var have unix.Stat_t
-		if unix.Stat("/proc/thread-self/ns/net", &have) != nil || have.Ino != n.inode {
+		if !n.here() {
 			if err = unix.Setns(n.file, unix.CLONE_NEWNET); err != nil {
 				err = fmt.Errorf("enter the namespace: %w", err)
 				return

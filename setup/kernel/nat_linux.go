@@ -34,6 +34,9 @@ func (n *namespace) nftables() (*nftables.Conn, error) {
 		return nil, fmt.Errorf("open a netfilter socket: %w", err)
 	}
 	unix.Close(fd)
+	if n.here() {
+		return nftables.New()
+	}
 	return nftables.New(nftables.WithNetNSFd(n.file))
 }
 

@@ -13,7 +13,6 @@ import (
 	"culvert/setup/model"
 	"culvert/setup/plan"
 	"culvert/setup/spec"
-	"culvert/setup/thread"
 )
 
 const sysctlDir = "/proc/sys"
@@ -33,16 +32,6 @@ func sysctlPath(name string) (string, error) {
 	return filepath.Join(sysctlDir, filepath.Join(words...)), nil
 }
 
-// within runs f on a thread in the namespace: the settings below net are those of who opens them.
-func (n *namespace) within(f func() error) (err error) {
-	thread.Run(func() {
-		if err = unix.Setns(n.file, unix.CLONE_NEWNET); err == nil {
-			err = f()
-		}
-	})
-	return err
-}
-
 // readSysctl reads a setting; false where there is none. What cannot be written, as in a container, and matters to nobody has no value:
 // it differs from nothing.
 func (n *namespace) readSysctl(name string) (*model.Object, bool) {
@@ -54,7 +43,7 @@ func (n *namespace) readSysctl(name string) (*model.Object, bool) {
 
 // readSysctls reads those settings that there are.
 func (n *namespace) readSysctls(names []string) (list []*model.Object) {
-	_ = n.within(func() error {
+	_ = n.inside(func() error {
 		for _, name := range names {
 			path, err := sysctlPath(name)
 			if err != nil {
@@ -150,7 +139,7 @@ func changeSysctl(w *work) (apply.Done, error) {
 				return apply.Done{}, nil // its device is gone, and what the kernel changed of it
 			}
 		}
-		if err := w.ns.within(func() error { return os.WriteFile(path, []byte(c.New), 0) }); err != nil {
+		if err := w.ns.inside(func() error { return os.WriteFile(path, []byte(c.New), 0) }); err != nil {
 			if follows && errors.Is(err, unix.ENOENT) {
 				return apply.Done{}, nil // as above
 			}
