@@ -200,7 +200,7 @@ func TestVMPassesSignalsOn(t *testing.T) {
 			s := newVMSite(t)
 			before := s.ports()
 			cmd, out := s.start("vm", "office", option, "vm1", "--", "sh", "-c",
-				"trap 'echo got "+name+" > got; kill $sleep; exit 5' "+name+"; sleep 3600 & sleep=$!; echo up > up; wait")
+				"trap 'echo got "+name+" > got; kill -KILL $sleep; exit 5' "+name+"; sleep 3600 & sleep=$!; echo up > up; wait")
 			s.await("up")
 			if !s.host.HasLink("vm1") {
 				t.Error("there is no port")
@@ -227,7 +227,7 @@ func TestVMKilled(t *testing.T) {
 		s := newVMSite(t)
 		before := s.ports()
 		cmd, _ := s.start("vm", "office", option, "vm1", "--", "sh", "-c",
-			"trap 'echo ended > ended; kill $sleep; exit' TERM; sleep 3600 & sleep=$!; echo up > up; wait")
+			"trap 'echo ended > ended; kill -KILL $sleep; exit' TERM; sleep 3600 & sleep=$!; echo up > up; wait")
 		s.await("up")
 		s.kill(cmd.Process.Pid, syscall.SIGKILL)
 		_ = cmd.Wait()
