@@ -40,6 +40,7 @@ func newSite(t *testing.T, name string) *site {
 	s := &site{t: t, host: h, run: h.PrivateRun(), dir: t.TempDir()}
 	s.file = filepath.Join(s.dir, "site.yaml")
 	s.env = []string{stateDirEnv + "=" + s.state()} // what is left in the machine's own is nobody's here
+	s.resolvConf("")                                // nor is the machine's own to be written, whatever a server pushes
 	key := s.must("genkey")
 	if err := os.WriteFile(filepath.Join(s.dir, "key"), []byte(key), 0o600); err != nil {
 		t.Fatal(err)

@@ -3,6 +3,8 @@ package lab
 import (
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
 	"testing"
 
 	"github.com/google/nftables"
@@ -58,6 +60,36 @@ func (h *Host) ForgetFlows() {
 		}
 		return nil
 	})
+}
+
+// Flow is a tracked connection: where its first packet came from and went to, and the same of its answers.
+type Flow struct {
+	Protocol         uint8
+	From, To         netip.AddrPort
+	BackFrom, BackTo netip.AddrPort
+}
+
+// Flows lists the connections that the kernel tracks for the host.
+func (h *Host) Flows() (list []Flow) {
+	h.t.Helper()
+	at := func(ip net.IP, port uint16) netip.AddrPort {
+		a, _ := netip.AddrFromSlice(ip)
+		return netip.AddrPortFrom(a.Unmap(), port)
+	}
+	h.Must(func() error {
+		for _, family := range []netlink.InetFamily{unix.AF_INET, unix.AF_INET6} {
+			flows, err := netlink.ConntrackTableList(netlink.ConntrackTable, family)
+			if err != nil {
+				return fmt.Errorf("list the connection table: %w", err)
+			}
+			for _, f := range flows {
+				list = append(list, Flow{f.Forward.Protocol, at(f.Forward.SrcIP, f.Forward.SrcPort), at(f.Forward.DstIP, f.Forward.DstPort),
+					at(f.Reverse.SrcIP, f.Reverse.SrcPort), at(f.Reverse.DstIP, f.Reverse.DstPort)})
+			}
+		}
+		return nil
+	})
+	return list
 }
 
 // NeedNAT skips the test where the kernel cannot masquerade.
