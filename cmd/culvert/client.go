@@ -22,9 +22,9 @@ func (p *program) client() *cobra.Command {
 		Short: "the clients of a server",
 		Long: `Usage: culvert client list [--json]
        culvert client show NAME [--json]
-       culvert client add NAME --wireguard [--group GROUP] [--qr] [--png FILE] [--svg FILE]
+       culvert client add NAME --wireguard [--group GROUP] [--qr[=false]] [--png FILE] [--svg FILE]
        culvert client add NAME --public-key KEY [--wireguard] [--group GROUP]
-       culvert client totp NAME [--qr] [--png FILE] [--svg FILE]
+       culvert client totp NAME [--qr[=false]] [--png FILE] [--svg FILE]
        culvert client revoke NAME
 
 The clients of a tunnel with "server:" in its file. All take --tunnel TUNNEL (or INSTANCE/TUNNEL) where several run.
@@ -32,12 +32,15 @@ The clients of a tunnel with "server:" in its file. All take --tunnel TUNNEL (or
   list    who has joined, and who is invited
   show    one of them
   add     a client for an app that speaks WireGuard: prints a wg-quick file with a key made for it, which is kept nowhere: on a phone the
-          app scans --qr; for a file (umask 077; culvert client add NAME --wireguard > NAME.conf)
+          app scans the QR code; for a file (umask 077; culvert client add NAME --wireguard > NAME.conf)
           with --public-key a client with a key of its own: a culvert that has joined another server, say
   totp    makes a new secret for NAME's authenticator and prints its otpauth:// link, once; one from before is void. NAME's group has
-          "sign_in: {totp: true}"; NAME may be only invited yet. Without --qr, --png or --svg only the link is printed
+          "sign_in: {totp: true}"; NAME may be only invited yet
   revoke  ends the client's session at once; from then on it gets no answer. An invitation of that name is void, too. Its addresses stay
           with the name until the pool has no others, so that inviting it again gives it the same ones
+
+add and totp print a QR code as well with --qr, and at a terminal that is wide enough; --qr=false leaves it out. --png and --svg write it to a
+new file instead (mode 0600).
 `,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
@@ -148,6 +151,7 @@ func (p *program) clientAdd(where *string) *cobra.Command {
 		if answer.Setup.Endpoint == "" {
 			fmt.Fprintf(p.stderr, "culvert: warning: the file says nowhere where the server is; add endpoints to \"server:\", or Endpoint to what is printed\n")
 		}
+		pic.choose(cmd, p.stdout, text)
 		return pic.draw(p.stdout, text)
 	}}
 	cmd.Flags().BoolVar(&wireGuard, "wireguard", false, "")
@@ -159,7 +163,7 @@ func (p *program) clientAdd(where *string) *cobra.Command {
 
 func (p *program) clientTOTP(where *string) *cobra.Command {
 	var pic picture
-	cmd := &cobra.Command{Use: "totp NAME", Args: needArgs("NAME"), RunE: func(_ *cobra.Command, args []string) error {
+	cmd := &cobra.Command{Use: "totp NAME", Args: needArgs("NAME"), RunE: func(cmd *cobra.Command, args []string) error {
 		answer, err := p.askServer(*where, control.ClientsRequest{Do: control.DoCodes, Name: args[0]})
 		if err != nil {
 			return err
@@ -170,6 +174,7 @@ func (p *program) clientTOTP(where *string) *cobra.Command {
 		if isTerminal(p.stderr) {
 			fmt.Fprintf(p.stderr, "culvert: for an authenticator; shown this once\n")
 		}
+		pic.choose(cmd, p.stdout, answer.Link)
 		return pic.draw(p.stdout, answer.Link)
 	}}
 	pic.flags(cmd)

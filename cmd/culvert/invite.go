@@ -20,7 +20,7 @@ func (p *program) invite() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "invite NAME",
 		Short: "invite a client to a server",
-		Long: `Usage: culvert invite NAME [--group GROUP] [--tunnel TUNNEL] [--expires 24h] [--qr] [--png FILE] [--svg FILE]
+		Long: `Usage: culvert invite NAME [--group GROUP] [--tunnel TUNNEL] [--expires 24h] [--qr[=false]] [--png FILE] [--svg FILE]
 
 Makes an invitation for a client that will be called NAME and prints its link. The client runs "culvert join -" and pastes it. The link
 is good for one client and one use, until its time is up or "culvert client revoke NAME"; whoever has it can join as NAME, so hand it over
@@ -29,10 +29,11 @@ in private. It is printed and written nowhere. A second invitation for NAME make
   --group GROUP    the group of the file's "server:" that NAME is in
   --tunnel TUNNEL  where several tunnels that run are servers: TUNNEL, or INSTANCE/TUNNEL
   --expires 24h    how long the link is good for, up to a year
-  --qr             print a QR code of it as well; --png and --svg write one to a new file (mode 0600)
+  --qr             print a QR code of it as well, as is done at a terminal that is wide enough; --qr=false leaves it out
+  --png, --svg     write the code to a new file instead (mode 0600)
 `,
 		Args: needArgs("NAME"),
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
 			answer, err := p.askServer(tunnel, control.ClientsRequest{Do: control.DoInvite, Name: args[0], Group: group, Expires: expires.Seconds()})
 			if err != nil {
 				return err
@@ -41,6 +42,7 @@ in private. It is printed and written nowhere. A second invitation for NAME make
 				return err
 			}
 			fmt.Fprintf(p.stderr, "culvert: good until %s, for one use; on the client: culvert join\n", answer.Expires.Local().Format(time.DateTime))
+			pic.choose(cmd, p.stdout, answer.Link)
 			return pic.draw(p.stdout, answer.Link)
 		},
 	}

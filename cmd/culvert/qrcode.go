@@ -22,6 +22,21 @@ func (q *picture) flags(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&q.svg, "svg", "", "")
 }
 
+// choose has a code drawn where the output is a terminal, unless something else was asked for. One that would not fit is left out: in wrapped
+// lines nothing can be scanned.
+func (q *picture) choose(cmd *cobra.Command, w io.Writer, text string) {
+	f, ok := w.(*os.File)
+	if cmd.Flags().Changed("qr") || q.png != "" || q.svg != "" || !ok || !isTerminal(w) {
+		return
+	}
+	code, err := qr.Encode(text, qr.L)
+	if err != nil {
+		return
+	}
+	columns, _ := windowSize(f)
+	q.terminal = columns == 0 || columns >= code.Size+2*quiet
+}
+
 // draw shows a secret text as a QR code. Files are new ones, of mode 0600.
 func (q *picture) draw(w io.Writer, text string) error {
 	if !q.terminal && q.png == "" && q.svg == "" {

@@ -19,14 +19,18 @@ import (
 type typist struct {
 	t    *testing.T
 	cmd  *exec.Cmd
-	keys *os.File // the master side
+	keys *os.File      // the master side
+	done chan struct{} // closed once all is read that was written
 
 	mu    sync.Mutex
 	shown strings.Builder
 }
 
 // atTerminal starts a command of the site at a terminal of its own (pty(7)), which is what ctrl-C reaches it by.
-func (s *site) atTerminal(args ...string) *typist {
+func (s *site) atTerminal(args ...string) *typist { s.t.Helper(); return s.atTerminalOf(0, args...) }
+
+// atTerminalOf is atTerminal with so many columns; with 0 it does not say how many.
+func (s *site) atTerminalOf(columns uint16, args ...string) *typist {
 	s.t.Helper()
 	const lock, number = 0x40045431, 0x80045430 // TIOCSPTLCK, TIOCGPTN: ioctl_tty(2)
 	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|syscall.O_NOCTTY, 0)
@@ -39,25 +43,28 @@ func (s *site) atTerminal(args ...string) *typist {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	var errno, errno2 syscall.Errno
+	size := [4]uint16{24, columns}
+	var errno, errno2, errno3 syscall.Errno
 	if err := conn.Control(func(fd uintptr) {
 		_, _, errno = syscall.Syscall(syscall.SYS_IOCTL, fd, lock, uintptr(unsafe.Pointer(&off)))
 		_, _, errno2 = syscall.Syscall(syscall.SYS_IOCTL, fd, number, uintptr(unsafe.Pointer(&n)))
-	}); err != nil || errno != 0 || errno2 != 0 {
-		s.t.Fatal(err, errno, errno2)
+		_, _, errno3 = syscall.Syscall(syscall.SYS_IOCTL, fd, syscall.TIOCSWINSZ, uintptr(unsafe.Pointer(&size)))
+	}); err != nil || errno != 0 || errno2 != 0 || errno3 != 0 {
+		s.t.Fatal(err, errno, errno2, errno3)
 	}
 	slave, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|syscall.O_NOCTTY, 0)
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	defer slave.Close()
-	y := &typist{t: s.t, cmd: s.command(args...), keys: master}
+	y := &typist{t: s.t, cmd: s.command(args...), keys: master, done: make(chan struct{})}
 	y.cmd.Stdin, y.cmd.Stdout, y.cmd.Stderr = slave, slave, slave
 	y.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
 	if err := s.host.Start(y.cmd); err != nil {
 		s.t.Fatal(err)
 	}
 	go func() {
+		defer close(y.done)
 		buf := make([]byte, 4096)
 		for {
 			n, err := master.Read(buf) // EIO once nobody has the other side open
