@@ -346,8 +346,18 @@ func (m *machine) settled() {
 // identities are the numbers of all devices, queueing disciplines and processes of the machine, none of which is given twice soon.
 func (m *machine) identities() (s snapshot) {
 	m.Helper()
-	for line := range strings.Lines(m.shell("", "sh", "-ec", `ip -o link; tc qdisc
-		for name in $(ls /run/netns); do echo $name; ip -n $name -o link; tc -n $name qdisc; done`)) {
+	const look = `ip -o link; tc qdisc; for name in $(ls /run/netns); do echo $name; ip -n $name -o link; tc -n $name qdisc; done`
+	text, err := m.run("", "sh", "-ec", look)
+	for range 3 {
+		if err == nil {
+			break
+		}
+		text, err = m.run("", "sh", "-ec", look) // who is in a namespace that goes just then is killed with it
+	}
+	if err != nil {
+		m.Fatal(err)
+	}
+	for line := range strings.Lines(text) {
 		number, rest, _ := strings.Cut(line, ": ")
 		name, _, _ := strings.Cut(rest, ":")
 		s = append(s, number+" "+name)
