@@ -1,6 +1,7 @@
 package confine
 
 import (
+	"fmt"
 	"os"
 	"runtime"
 	"unsafe"
@@ -60,10 +61,13 @@ func seccomp(calls []uintptr) error {
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return os.NewSyscallError("prctl", err)
 	}
-	_, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC|unix.SECCOMP_FILTER_FLAG_SPEC_ALLOW, uintptr(unsafe.Pointer(&f)))
+	thread, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC|unix.SECCOMP_FILTER_FLAG_SPEC_ALLOW, uintptr(unsafe.Pointer(&f)))
 	runtime.KeepAlive(program)
 	if errno != 0 {
 		return os.NewSyscallError("seccomp", errno)
+	}
+	if thread != 0 { // seccomp(2), SECCOMP_FILTER_FLAG_TSYNC
+		return fmt.Errorf("seccomp: thread %d has a filter of its own, and cannot be given this one", thread)
 	}
 	return nil
 }

@@ -172,33 +172,49 @@ func (d *daemon) ended(cause error) bool {
 	return errors.Is(cause, errStopRequested) || errors.Is(cause, errSignal) || errors.Is(cause, errConfirmed)
 }
 
-// heed acts on signals until ctx ends.
+// heed acts on signals until ctx ends. A reload, which may wait for hooks, keeps it from nothing: that it is to end also ends that.
 func (d *daemon) heed(ctx context.Context, signals <-chan os.Signal) {
+	reload := make(chan struct{}, 1)
+	go func() {
+		for {
+			select {
+			case <-reload:
+				d.reloadBySignal(ctx)
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
 	for {
 		select {
 		case s := <-signals:
 			switch s {
 			case syscall.SIGUSR1:
 				d.setLevel(slog.LevelDebug)
-				continue
 			case syscall.SIGUSR2:
 				d.setLevel(d.startLevel)
-				continue
-			}
-			if s != syscall.SIGHUP {
+			case syscall.SIGHUP:
+				select {
+				case reload <- struct{}{}:
+				default: // one that is still to begin reads the same file
+				}
+			default:
 				d.stop(errSignal)
 				return
-			}
-			remarks, err := d.Reload(ctx)
-			for _, r := range remarks {
-				d.log.Info(r)
-			}
-			if err != nil {
-				d.log.Error("cannot reload", "error", err)
 			}
 		case <-ctx.Done():
 			return
 		}
+	}
+}
+
+func (d *daemon) reloadBySignal(ctx context.Context) {
+	remarks, err := d.Reload(ctx)
+	for _, r := range remarks {
+		d.log.Info(r)
+	}
+	if err != nil {
+		d.log.Error("cannot reload", "error", err)
 	}
 }
 

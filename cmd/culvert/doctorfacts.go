@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -24,13 +23,11 @@ import (
 // doctorFacts looks at everything there is to be known of an instance, given by its name or file.
 func (p *program) doctorFacts(ctx context.Context, arg string) *doctor.Facts {
 	f := &doctor.Facts{Name: arg, Version: version(), Root: os.Geteuid() == 0}
-	if filepath.Base(arg) != arg || exists(arg) {
+	if isFileName(arg) || exists(arg) {
 		f.File = arg
-		f.Name = strings.TrimSuffix(filepath.Base(arg), filepath.Ext(arg))
-		if file, err := config.Load(arg); err == nil {
-			f.Name = file.Instance
-		}
+		f.Name = nameOf(arg)
 	}
+	p.locate(f.Name)
 	p.askDaemon(ctx, f)
 	file := p.doctorFile(f)
 	if file != nil {
@@ -46,7 +43,9 @@ func (p *program) doctorFacts(ctx context.Context, arg string) *doctor.Facts {
 	}
 	f.Sysctls = make(map[string]int)
 	readSysctls(f)
-	if out, err := exec.CommandContext(ctx, "nft", "-j", "list", "ruleset").Output(); err == nil {
+	listing, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	if out, err := exec.CommandContext(listing, "nft", "-j", "list", "ruleset").Output(); err == nil {
 		f.Firewall, _ = doctor.ParseNFT(out) // what cannot be read is not looked at
 	}
 	if f.Second != nil {
@@ -198,17 +197,13 @@ func lookUpRoutes(f *doctor.Facts) {
 
 // othersPrefixes are the allowed IPs of the other instances that run.
 func (p *program) othersPrefixes(ctx context.Context, name string) (list []doctor.Prefixes) {
-	names, _ := control.Names(p.runDir)
-	for _, other := range names {
-		if other == name {
-			continue
-		}
-		in, err := control.NewClient(p.runDir, other).Status(ctx)
-		if err != nil {
+	running, _ := p.runningStatus(ctx)
+	for _, in := range running {
+		if in.Name == name {
 			continue
 		}
 		for i := range in.Tunnels {
-			q := doctor.Prefixes{Instance: other, Tunnel: in.Tunnels[i].Interface}
+			q := doctor.Prefixes{Instance: in.Name, Tunnel: in.Tunnels[i].Interface}
 			for j := range in.Tunnels[i].Peers {
 				q.List = append(q.List, in.Tunnels[i].Peers[j].AllowedIPs...)
 			}

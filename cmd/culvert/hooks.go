@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -47,6 +48,9 @@ func (h *hooks) run(ctx context.Context, kind string, list []config.Hook) error 
 		cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 		cmd.WaitDelay = time.Second
 		err := h.priority.run(cmd)
+		if errors.Is(err, exec.ErrWaitDelay) {
+			err = nil // it ended well; what it has left running holds its output
+		}
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
 		} else if hookCtx.Err() != nil {

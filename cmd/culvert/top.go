@@ -53,6 +53,7 @@ NO_COLOR in the environment turns colours off.
 				o.Drawn = top.Mono
 			}
 			if len(args) == 1 {
+				args = []string{p.instanceName(args[0])}
 				o.Name = args[0]
 			}
 			// What is wrong from the beginning, as a name mistyped, is told at once.
@@ -75,28 +76,44 @@ NO_COLOR in the environment turns colours off.
 // lookAt asks the instances that run for their status, all or the one named.
 func (p *program) lookAt(ctx context.Context, names []string) top.Snapshot {
 	s := top.Snapshot{At: time.Now()}
-	all := names
-	if len(all) == 0 {
-		var err error
-		if all, err = control.Names(p.runDir); err != nil {
-			s.Err = permissionHint(fmt.Errorf("cannot list what runs: %w", err))
-			return s
-		}
-	}
 	var errs []error
-	for _, name := range all {
-		switch in, err := control.NewClient(p.runDir, name).Status(ctx); {
-		case errors.Is(err, control.ErrNotRunning) && len(names) == 0: // it has just ended
-		case err != nil:
+	if len(names) == 0 {
+		s.Instances, errs = p.runningStatus(ctx)
+	}
+	for _, name := range names {
+		in, err := p.ask(name).Status(ctx)
+		if err != nil {
 			errs = append(errs, p.callError(name, err))
-		default:
-			s.Instances = append(s.Instances, in)
+			continue
 		}
+		s.Instances = append(s.Instances, in)
 	}
 	s.Err = errors.Join(errs...)
 	s.Took = time.Since(s.At)
 	s.At = s.At.Add(s.Took)
 	return s
+}
+
+// runningStatus asks all instances that run, those of services as well.
+func (p *program) runningStatus(ctx context.Context) (list []control.Instance, errs []error) {
+	names, err := control.Names(p.runDir)
+	if err != nil {
+		errs = append(errs, permissionHint(fmt.Errorf("cannot list what runs: %w", err)))
+	}
+	for _, name := range names {
+		switch in, err := p.ask(name).Status(ctx); {
+		case errors.Is(err, control.ErrNotRunning): // it has just ended
+		case err != nil:
+			errs = append(errs, p.callError(name, err))
+		default:
+			list = append(list, in)
+		}
+	}
+	if s := p.ofServices(); s != nil {
+		more, others := s.runningStatus(ctx)
+		list, errs = append(list, more...), append(errs, others...)
+	}
+	return list, errs
 }
 
 // columns is the width of what is written to: the terminal's, or as COLUMNS says, or 120.

@@ -38,7 +38,17 @@ func Examine(f *Facts) []Finding {
 }
 
 func (x *examination) add(s Severity, code, where, what, evidence, do string) {
-	x.list = append(x.list, Finding{code, s, where, what, evidence, do})
+	x.list = append(x.list, Finding{code, s, masked(where), masked(what), masked(evidence), masked(do)})
+}
+
+// masked is text without what a terminal would obey: a log, a kernel's or a daemon's words may hold anything.
+func masked(text string) string {
+	return strings.Map(func(r rune) rune {
+		if r == '\n' || terminal.Printable(string(r)) {
+			return r
+		}
+		return '\uFFFD'
+	}, text)
 }
 
 // safe is others' text as it may be shown.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -167,6 +168,9 @@ func (h *Hooks) runOne(hook *Hook, e *control.Event) {
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = time.Second
 	err = h.run(cmd)
+	if errors.Is(err, exec.ErrWaitDelay) {
+		err = nil // it ended well; what it has left running holds its output
+	}
 	switch {
 	case h.ended.Err() != nil:
 		err = fmt.Errorf("the daemon ends, and it was still running after %v: killed", lastTime)

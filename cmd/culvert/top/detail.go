@@ -22,7 +22,7 @@ func (m *Model) detailLines() []string {
 	body = append(body, m.charts(r, len(lines)+len(body))...)
 	body = append(body, m.lanes(r.peer)...)
 	if m.height > 0 {
-		m.scroll = max(0, min(m.scroll, len(body)-(m.height-1-len(lines))))
+		m.scroll = max(0, min(m.scroll, len(body)-max(0, m.height-1-len(lines))))
 	}
 	return append(lines, body[m.scroll:]...)
 }
