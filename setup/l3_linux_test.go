@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -752,6 +753,44 @@ func TestStandIn(t *testing.T) {
 		}
 	}
 	checkUnchanged(t, h, before)
+}
+
+// What a link had is standing until it goes down, or somebody takes a part away.
+func TestStanding(t *testing.T) {
+	h := tunHost(t)
+	c := setup.L3{Link: "wg0", Addresses: prefixes("10.20.0.1/24", "fd20::1/64"),
+		Routes: append(routes("10.40.0.0/16", "0.0.0.0/0", "fd40::/48"), setup.Route{Prefix: netip.MustParsePrefix("10.50.0.0/16"), Table: 77, Metric: 5})}
+	a := apply(t, h, c)
+	is := func(want bool, what string) {
+		t.Helper()
+		var ok bool
+		h.Must(func() (err error) { ok, err = setup.Standing(c); return err })
+		if ok != want {
+			t.Errorf("%s: standing is %v", what, ok)
+		}
+	}
+	is(true, "applied")
+	for _, part := range []string{"10.40.0.0/16", "fd40::/48", "10.50.0.0/16 table 77", "default table " + fmt.Sprint(a.Mark)} {
+		args := append([]string{"route", "del"}, strings.Fields(part)...)
+		if strings.Contains(part, ":") {
+			args = append([]string{"-6"}, args...)
+		}
+		h.Shell("ip", append(args, "dev", "wg0")...)
+		is(false, "without "+part)
+		args[slices.Index(args, "del")] = "add"
+		h.Shell("ip", append(args, "dev", "wg0")...)
+		is(true, "with "+part)
+	}
+	h.Shell("ip", "addr", "del", "fd20::1/64", "dev", "wg0")
+	is(false, "without an address")
+	h.Shell("ip", "addr", "add", "fd20::1/64", "dev", "wg0", "nodad")
+	is(true, "with it")
+	h.Shell("ip", "link", "set", "wg0", "down")
+	h.Shell("ip", "link", "set", "wg0", "up")
+	is(false, "down and up")
+	if err := a.Remove(); err != nil {
+		t.Error(err)
+	}
 }
 
 // The firewall of a default route follows the link's addresses without the policy being taken away.

@@ -230,9 +230,9 @@ func (p *peer) greet(of int) {
 	if !t.options.Greet || p.wire() != Culvert || p.endpoint.Load() == nil || p.current.Load() != nil {
 		return
 	}
-	now := t.clock.now()
-	p.timers.roundBegun(now)
-	p.schedule(p.timers.initiationDue(now + t.jitter()*time.Duration(of)/greetTogether))
+	at := t.clock.now() + t.jitter()*time.Duration(of)/greetTogether
+	p.timers.roundBegun(at)
+	p.schedule(p.timers.initiationDue(at))
 }
 
 // greetTogether is how many peers are called within a retry's jitter.

@@ -186,7 +186,7 @@ func newTunnel(dev device.Device, network transport.Network, options Options) (*
 	}
 	t.endpoints.init()
 	if s := options.Restore; s != nil {
-		t.restoring = s
+		t.restoring, t.options.Restore = s, nil // it is large, and not to be kept
 		t.clock = clockAt(s.nowIn(t.clock.wall()))
 	}
 	mtu, err := dev.MTU()
@@ -254,6 +254,9 @@ func (t *Tunnel) Close() error {
 		t.configuring.Lock() // Status may be copying the key
 		if id := t.identity.Swap(nil); id != nil {
 			id.private.Zero()
+		}
+		if t.restoring != nil { // never taken over
+			t.restoring.Erase()
 		}
 		t.configuring.Unlock()
 		close(t.done)

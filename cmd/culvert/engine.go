@@ -42,6 +42,7 @@ type kernel struct {
 	network   transport.Network
 	serveWG   func(folder, name string, e engine, logf func(string, ...any)) (*wgSocket, error)
 	apply     func(context.Context, setup.L3) (applied, error)
+	standing  func(setup.L3) (bool, error) // whether a link has lost nothing of it
 	autoMTU   func(ctx context.Context, link string, mark uint32, overhead int, endpoints []netip.Addr) (int, error)
 	lookup    func(ctx context.Context, name string) ([]netip.Addr, error)
 	// lookupPast asks one of servers for a name, by packets with a mark.
@@ -106,6 +107,7 @@ func linux() kernel {
 			}
 			return applied{a.Mark, a.Warnings, a.Covered, a.Remove, a.RemoveRoutes, a.FollowAddresses}, nil
 		},
+		standing: setup.Standing,
 		autoMTU: func(ctx context.Context, link string, mark uint32, overhead int, endpoints []netip.Addr) (int, error) {
 			return setup.AutoMTU(ctx, "", link, mark, overhead, endpoints)
 		},

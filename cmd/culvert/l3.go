@@ -13,6 +13,7 @@ import (
 // that a change leaves everything else in place: the link stays up, sessions go on.
 type l3 struct {
 	apply     func(context.Context, setup.L3) (applied, error)
+	standing  func(setup.L3) (bool, error) // nil where that cannot be told
 	warnf     func(format string, args ...any)
 	namespace string // file of the network namespace the link is in; "" stands for the daemon's
 
@@ -27,8 +28,14 @@ type l3 struct {
 
 func isPolicy(r setup.Route) bool { return r.Prefix.Bits() == 0 && r.Table == 0 }
 
+// splitRoutes tells routes of policy from the others, without repetitions.
 func splitRoutes(rs []setup.Route) (plain, policy []setup.Route) {
+	seen := make(map[setup.Route]bool, len(rs))
 	for _, r := range rs {
+		if seen[r] {
+			continue
+		}
+		seen[r] = true
 		if isPolicy(r) {
 			policy = append(policy, r)
 		} else {
@@ -55,6 +62,21 @@ func (s *l3) set(ctx context.Context, want setup.L3) error {
 		return errors.Join(err, s.change(context.WithoutCancel(ctx), before))
 	}
 	return nil
+}
+
+// isStanding reports whether the link has lost nothing: it may have been told of because it was down, or because it is not known whether it was.
+func (s *l3) isStanding() bool {
+	if s.standing == nil {
+		return false
+	}
+	c := setup.L3{Link: s.have.Link, Namespace: s.namespace, Addresses: s.have.Addresses}
+	for _, r := range s.have.Routes {
+		if !s.covered[r] {
+			c.Routes = append(c.Routes, r)
+		}
+	}
+	ok, err := s.standing(c)
+	return ok && err == nil
 }
 
 // restore sets everything in force anew, for a link that was down and lost some of it. setMark is as in [setup.L3].
@@ -158,22 +180,21 @@ func (s *l3) changeRoutes(ctx context.Context, want setup.L3, arrive, leave []ne
 	have, _ := splitRoutes(s.have.Routes)
 	plain, _ := splitRoutes(want.Routes)
 	there, wanted := setOf(have), setOf(plain)
-	var anew []setup.Route
+	var again []setup.Route
 	for _, r := range have {
 		// A route that was left out may be needed now.
 		if lost && isIPv4(r.Prefix) || s.covered[r] && anyContains(leave, r.Prefix) {
-			if err := s.dropRoutes([]setup.Route{r}); err != nil {
-				return err
-			}
-			if wanted[r] {
-				anew = append(anew, r)
-			}
+			again = append(again, r)
 			delete(there, r)
 		}
 	}
-	missing, uncounted := anew, make([]netip.Prefix, 0, len(have))
+	if err := s.dropRoutes(again); err != nil {
+		return err
+	}
+	var missing []setup.Route
+	uncounted := make([]netip.Prefix, 0, len(have))
 	for _, r := range plain {
-		if !there[r] && !slices.Contains(anew, r) {
+		if !there[r] {
 			missing = append(missing, r)
 		}
 	}
@@ -240,12 +261,16 @@ func (s *l3) dropRoutes(routes []setup.Route) error {
 
 // coverRoutes takes away the routes that networks of new addresses cover, as if the addresses had always been there.
 func (s *l3) coverRoutes(arrive []netip.Prefix) error {
-	var errs []error
+	of := make(map[*applied][]setup.Route)
 	for r, a := range s.routes {
 		if r.Table == 0 && !s.covered[r] && anyContains(arrive, r.Prefix) {
 			s.covered[r] = true
-			errs = append(errs, a.removeRoutes([]setup.Route{r}))
+			of[a] = append(of[a], r)
 		}
+	}
+	var errs []error
+	for a, routes := range of {
+		errs = append(errs, a.removeRoutes(routes))
 	}
 	return errors.Join(errs...)
 }

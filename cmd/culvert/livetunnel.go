@@ -88,7 +88,7 @@ func startTunnel(ctx context.Context, s surroundings, file *config.File, conf co
 		kernel: s.kernel, log: log, file: file, conf: conf, whole: conf, netns: netns, usage: s.usage,
 		underlay: s.underlay, exclusively: s.exclusively, around: s.around, publish: s.publish,
 		hooks: hooks{ifname: conf.Name, out: s.out, logf: infof, priority: s.priority},
-		link:  l3{apply: s.kernel.apply, warnf: warnf, namespace: setup.NamespacePath(netns)},
+		link:  l3{apply: s.kernel.apply, standing: s.kernel.standing, warnf: warnf, namespace: setup.NamespacePath(netns)},
 	}
 	defer func() {
 		if err != nil {
@@ -231,6 +231,9 @@ func (t *liveTunnel) linkUp() {
 	t.linkMu.Lock()
 	defer t.linkMu.Unlock()
 	if t.link.base == nil { // going away
+		return
+	}
+	if t.link.isStanding() {
 		return
 	}
 	if err := t.link.restore(context.Background(), t.setMark); err != nil {
