@@ -85,7 +85,7 @@ func (c StreamCounters) Plus(d StreamCounters) StreamCounters {
 
 // An Interrupter is a Socket whose receivers can be stopped without closing it: what has arrived stays there.
 type Interrupter interface {
-	// Interrupt has the receivers of datagrams, also those that wait, return os.ErrDeadlineExceeded as long as it is on.
+	// Interrupt has all receivers, also those that wait, return os.ErrDeadlineExceeded as long as it is on.
 	Interrupt(on bool) error
 }
 

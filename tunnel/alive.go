@@ -64,15 +64,17 @@ var errControlStuck = errors.New("the control loop does not answer")
 
 // Check reports whether the engine gets on: its control loop has to come round before ctx ends, and no worker may have the same packets in
 // hand as at the check before. It is meant to be called every few seconds by one who watches over the process. One that was closed, or has
-// ended, is in order: Done tells of that.
+// ended, is in order: Done tells of that. ErrSuspended where another goes on with its work.
 func (t *Tunnel) Check(ctx context.Context) error {
-	select {
-	case t.pings <- struct{}{}:
-	case <-t.closing:
-		return nil
-	case <-t.done:
-		return nil
-	case <-ctx.Done():
+	if err := t.Responds(ctx); err != nil {
+		select {
+		case <-t.closing:
+			return nil
+		default:
+		}
+		if errors.Is(err, ErrSuspended) {
+			return err
+		}
 		return errControlStuck
 	}
 	if names := t.pulses.stuck(); len(names) > 0 {

@@ -33,7 +33,7 @@ func (t *Tunnel) Configure(change Change) error {
 	if t.closed {
 		return ErrClosed
 	}
-	if t.suspended {
+	if t.suspending.Load() {
 		return ErrSuspended
 	}
 	if err := t.checkLayer(&change); err != nil {

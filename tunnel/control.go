@@ -1,6 +1,7 @@
 package tunnel
 
 import (
+	"errors"
 	"time"
 
 	"culvert/crypto/noise"
@@ -78,7 +79,7 @@ type control struct {
 	tunnel *Tunnel
 	agenda agenda
 	spare  []*peer
-	pause  chan struct{}
+	pause  <-chan struct{}
 
 	batch  *sendBatch
 	staged outbound // seals what waited for a handshake, as the datapath would have, and control messages
@@ -114,7 +115,7 @@ const retryPortEvery = 2 * time.Second
 const controlBatch = 2 * transport.MaxTrainBytes
 
 func newControl(t *Tunnel) *control {
-	c := &control{tunnel: t, pause: t.pause, batch: newSendBatch(t, controlBatch), content: make([]byte, device.Headroom, 4<<10), slots: make(slotTable)}
+	c := &control{tunnel: t, pause: t.pause.Load().begun, batch: newSendBatch(t, controlBatch), content: make([]byte, device.Headroom, 4<<10), slots: make(slotTable)}
 	c.staged = outbound{tunnel: t, queue: t.queues[0], batch: c.batch}
 	if t.bridge != nil {
 		c.guard = loopguard.New(unpredictable(), unpredictable)
@@ -215,6 +216,9 @@ func (c *control) deviceEvent(e device.Event) {
 func (c *control) openPort(now time.Duration) {
 	t := c.tunnel
 	err := t.up()
+	if errors.Is(err, ErrSuspended) { // Resume sees to it
+		return
+	}
 	if err == nil {
 		if c.portError != "" {
 			t.logf("%s: the UDP port is open now", t.name())

@@ -184,7 +184,7 @@ func (p *lanePorts) each(f func(transport.Socket) error) error {
 // openLanePorts opens them, or says why not, once.
 func (c *control) openLanePorts(now time.Duration) {
 	c.wantLanePorts = false
-	if err := c.tunnel.openLanePorts(); err != nil {
+	if err := c.tunnel.openLanePorts(); err != nil && !errors.Is(err, ErrSuspended) {
 		c.lanePortsAt = now + lanePortsRetry
 		if !c.lanePortsTold {
 			c.lanePortsTold = true
@@ -204,6 +204,9 @@ func (t *Tunnel) openLanePorts() error {
 func (t *Tunnel) openPortsOfLanes() error {
 	if t.closed || !t.isUp || t.lanePorts.Load() != nil {
 		return nil
+	}
+	if t.suspending.Load() {
+		return ErrSuspended
 	}
 	ports := &lanePorts{}
 	for range t.workerCount() {
@@ -227,14 +230,9 @@ func (t *Tunnel) openPortsOfLanes() error {
 
 // receive runs the worker of a receiver. What that needs of memory is made as soon as there is something to receive.
 func (t *Tunnel) receive(r transport.Receiver, worker int, lanes bool) {
-	_, idles := r.(transport.IdleReceiver)
-	if !idles { // one of streams is not stopped by Suspend, which hands no session over that uses them
-		t.movers.Add(1)
-	}
+	t.movers.Add(1)
 	t.workers.Go(func() {
-		if !idles {
-			defer t.movers.Done()
-		}
+		defer t.movers.Done()
 		var err error
 		if idle, ok := r.(transport.IdleReceiver); ok {
 			err = idle.Wait()

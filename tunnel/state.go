@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strconv"
 	"time"
 
 	"github.com/fxamacker/cbor/v2"
@@ -11,6 +12,7 @@ import (
 	"culvert/crypto"
 	"culvert/crypto/session"
 	"culvert/crypto/tai64n"
+	"culvert/transport"
 )
 
 // StateVersion is the version of [State]'s encoding. Another one is refused.
@@ -63,6 +65,25 @@ type EndpointState struct {
 	Remote    netip.AddrPort `cbor:"1,keyasint"`
 	Source    netip.Addr     `cbor:"2,keyasint"`
 	Interface int32          `cbor:"3,keyasint,omitempty"`
+}
+
+// endpoint is the endpoint, where it is one that datagrams can come from and go to.
+func (s *EndpointState) endpoint() (ep transport.Endpoint, ok bool) {
+	remote, source := netip.AddrPortFrom(s.Remote.Addr().Unmap(), s.Remote.Port()), s.Source.Unmap()
+	a := remote.Addr()
+	if !a.IsValid() || a.IsUnspecified() || a.IsMulticast() || remote.Port() == 0 {
+		return ep, false
+	}
+	if z := a.Zone(); z != "" {
+		if _, err := strconv.ParseUint(z, 10, 31); err != nil {
+			return ep, false
+		}
+	}
+	ep.Remote = remote
+	if source.IsValid() && source.Zone() == "" && source.Is4() == a.Is4() && !source.IsUnspecified() && !source.IsMulticast() && s.Interface >= 0 {
+		ep.Source, ep.Interface = source, s.Interface
+	}
+	return ep, true
 }
 
 // Place is a keypair's among its peer's three.
@@ -120,8 +141,12 @@ const longestHandover = session.RejectAfterTime
 
 // nowIn is what the tunnel's clock says at a time of the wall clock.
 func (s *State) nowIn(wall time.Time) time.Duration {
-	return max(s.Now, 1) + min(max(time.Duration(wall.UnixNano()-s.Wall), 0), longestHandover)
+	passed := wall.Sub(time.Unix(0, s.Wall)) // which does not overflow
+	return min(max(s.Now, 1), maxNow) + min(max(passed, 0), longestHandover)
 }
+
+// maxNow bounds a tunnel's clock, which begins with the tunnel or the one that it goes on for: far from where times overflow.
+const maxNow = 100 * 365 * 24 * time.Hour
 
 // ErrState refuses what is no state of this version.
 var ErrState = errors.New("not the state of a tunnel")
@@ -155,6 +180,10 @@ func DecodeState(b []byte) (*State, error) {
 	if err := stateDecoding.Unmarshal(b, s); err != nil {
 		s.Erase()
 		return nil, fmt.Errorf("%w: %w", ErrState, err)
+	}
+	if s.Now < 0 || s.Now > maxNow {
+		s.Erase()
+		return nil, fmt.Errorf("%w: read at %v of its clock", ErrState, s.Now)
 	}
 	return s, nil
 }

@@ -3,6 +3,8 @@ package tunnel
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"time"
 
 	"culvert/crypto/noise"
 	"culvert/crypto/session"
@@ -18,7 +20,12 @@ import (
 // Packets that arrive meanwhile wait in the device's queues and the sockets, which stay open and are the owner's to hand over. The successor
 // is made by New with Options.Restore and runs from its first Configure on.
 
-// ErrSuspended is returned by what cannot be done while the tunnel is suspended.
+// pause is how the control loop is told to return.
+type pause struct{ begun chan struct{} }
+
+func newPause() *pause { return &pause{make(chan struct{})} }
+
+// ErrSuspended is returned by what cannot be done while the tunnel is suspended, or is being suspended.
 var ErrSuspended = errors.New("tunnel is suspended")
 
 // Suspend stops the tunnel and returns its state, which holds the keys of its sessions: [State.Erase] it. Of peers that are reached over TCP the
@@ -30,7 +37,7 @@ func (t *Tunnel) Suspend() (*State, error) {
 	switch {
 	case t.closed:
 		return nil, ErrClosed
-	case t.suspended, t.restoring != nil, t.restoredFrom != nil:
+	case t.suspending.Load(), t.restoring != nil, t.restoredFrom != nil:
 		return nil, ErrSuspended
 	}
 	t.suspending.Store(true)
@@ -41,7 +48,7 @@ func (t *Tunnel) Suspend() (*State, error) {
 	t.movers.Wait()
 	// The control loop may be waiting for this lock, on a visit of its own.
 	t.configuring.Unlock()
-	close(t.pause)
+	close(t.pause.Load().begun)
 	t.controlled.Wait()
 	t.configuring.Lock()
 	if t.closed {
@@ -72,8 +79,14 @@ func (t *Tunnel) interrupt(on bool) error {
 	return errors.Join(t.lanePorts.Load().each(socket), i.Interrupt(on))
 }
 
-// Resume has a suspended tunnel go on, because nobody else does. The state that Suspend returned must not be used any more.
-func (t *Tunnel) Resume() error {
+// Resume has a suspended tunnel go on, because nobody else does, or has done. The state that Suspend returned must not be used any more.
+func (t *Tunnel) Resume() error { return t.resume(false) }
+
+// Restart is Resume where another may have gone on with the sessions, and does not any more: they end here, without a word, as its counters
+// and theirs would be the same, and new ones are made at once.
+func (t *Tunnel) Restart() error { return t.resume(true) }
+
+func (t *Tunnel) resume(anew bool) error {
 	t.configuring.Lock()
 	defer t.configuring.Unlock()
 	if t.closed {
@@ -87,21 +100,25 @@ func (t *Tunnel) Resume() error {
 	}
 	t.suspended = false
 	t.suspending.Store(false)
-	t.pause = make(chan struct{})
+	t.pause.Store(newPause())
 	c := newControl(t)
 	c.wasUp = t.linkUp
+	if t.linkUp && !t.isUp { // it came up while the tunnel was being suspended
+		c.retryPortAt = 1
+	}
 	peers := t.snapshotPeers()
 	for _, p := range peers {
 		p.heapIndex, p.heapAt = -1, 0
 		p.visitAt.Store(0)
+		if anew {
+			p.endSessions()
+		}
 	}
 	t.runControl(c)
 	t.runOutbound()
 	if b := t.bound.Load(); b != nil {
 		for _, r := range b.socket.Receivers() {
-			if _, idles := r.(transport.IdleReceiver); !idles {
-				t.receive(r, r.Worker(), false)
-			}
+			t.receive(r, r.Worker(), false)
 		}
 	}
 	if ports := t.lanePorts.Load(); ports != nil {
@@ -115,6 +132,16 @@ func (t *Tunnel) Resume() error {
 		t.attention.add(p)
 	}
 	return nil
+}
+
+// endSessions ends the peer's sessions, and has one made in the place of one that was in use.
+func (p *peer) endSessions() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.current.Load() != nil {
+		p.wantHandshake.Store(true)
+	}
+	p.eraseKeys()
 }
 
 // drain does what waits for the control loop before it returns: who sent it has been told by nobody that it was lost.
@@ -248,19 +275,22 @@ func (t *Tunnel) restorePeer(p *peer) {
 	p.receivedBytes.Store(s.ReceivedBytes)
 	p.receivedPackets.Store(s.ReceivedPackets)
 	p.lastHandshake.Store(s.LastHandshake)
-	p.heardAt.Store(s.HeardAt)
+	now := t.restoring.Now
+	p.heardAt.Store(min(s.HeardAt, int64(now)))
 	if s.Endpoint != nil { // where it has roamed to, whatever is configured
-		p.configureEndpoint(&transport.Endpoint{Remote: s.Endpoint.Remote, Source: s.Endpoint.Source, Interface: s.Endpoint.Interface})
+		if ep, ok := s.Endpoint.endpoint(); ok {
+			p.configureEndpoint(&ep)
+		}
 	}
 	p.mu.Lock()
-	p.lastTimestamp, p.sentTimestamp, p.lastConsumed = s.LastTimestamp, s.SentTimestamp, s.LastConsumed
+	p.lastTimestamp, p.sentTimestamp, p.lastConsumed = s.LastTimestamp, s.SentTimestamp, min(s.LastConsumed, now)
 	n := p.native.Load()
 	if n != nil && s.PathMTU > 0 {
 		n.search.Resume(s.PathMTU)
 		n.learn()
 	}
 	for i := range s.Keypairs {
-		if err := p.restore(&s.Keypairs[i]); err != nil {
+		if err := p.restore(&s.Keypairs[i], now); err != nil {
 			t.logf("%s: peer %s: a session cannot be gone on with: %v", t.name(), shortKey(p.public), err)
 		}
 	}
@@ -278,9 +308,12 @@ func (t *Tunnel) restorePeer(p *peer) {
 	t.attention.add(p)
 }
 
-// restore puts one keypair in its place. The peer's lock is held.
-func (p *peer) restore(s *KeypairState) error {
+// restore puts one keypair in its place, of a state that was read at a time. The peer's lock is held.
+func (p *peer) restore(s *KeypairState, now time.Duration) error {
 	defer s.Erase()
+	if s.Session.Created < 0 || s.Session.Created > now || slices.ContainsFunc(s.Lanes, func(l session.State) bool { return l.Created < 0 || l.Created > now }) {
+		return session.ErrState
+	}
 	t, n := p.tunnel, p.native.Load()
 	workers := t.workerCount()
 	if len(s.Lanes) > 0 && (n == nil || len(s.Lanes) >= noise.MaxLanes) {

@@ -363,6 +363,8 @@ func TestRestoreRefuses(t *testing.T) {
 		"a counter at its end": func(s *State) { s.Peers[0].Keypairs[0].Session.Next = 1<<64 - 1 },
 		"a window beyond":      func(s *State) { s.Peers[0].Keypairs[0].Session.Window.Words = []uint64{1 << 60} },
 		"too long a window":    func(s *State) { s.Peers[0].Keypairs[0].Session.Window.Words = make([]uint64, 1000) },
+		"from the future":      func(s *State) { s.Peers[0].Keypairs[0].Session.Created = s.Now + 1 },
+		"before all time":      func(s *State) { s.Peers[0].Keypairs[0].Session.Created = -1 },
 		"nothing":              func(s *State) { s.Peers = nil },
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -94,7 +94,7 @@ type Tunnel struct {
 
 	suspending atomic.Bool    // movers are being stopped
 	movers     sync.WaitGroup // those of the workers that move packets
-	pause      chan struct{}  // closed to have the control loop return
+	pause      atomic.Pointer[pause]
 	controlled sync.WaitGroup // the control loop
 }
 
@@ -178,9 +178,9 @@ func newTunnel(dev device.Device, network transport.Network, options Options) (*
 		jitter:     func() time.Duration { return rand.N(session.MaxRetryJitter) },
 		peers:      make(map[crypto.PublicKey]*peer),
 		closing:    make(chan struct{}),
-		pause:      make(chan struct{}),
 		done:       make(chan struct{}),
 	}
+	t.pause.Store(newPause())
 	if t.suites == 0 {
 		t.suites = fastSuites()
 	}
@@ -219,13 +219,15 @@ func (t *Tunnel) Err() error {
 }
 
 // Responds reports whether the control loop, which runs handshakes and timers, is at work: nil as soon as it has answered, ErrClosed, why the
-// tunnel has ended, or ctx's cause.
+// tunnel has ended, ErrSuspended, or ctx's cause.
 func (t *Tunnel) Responds(ctx context.Context) error {
 	select {
 	case t.pings <- struct{}{}:
 		return nil
-	case <-t.done:
+	case <-t.closing:
 		return cmp.Or(t.err, ErrClosed)
+	case <-t.pause.Load().begun:
+		return ErrSuspended
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
@@ -272,6 +274,9 @@ func (t *Tunnel) up() error {
 	t.linkUp = true
 	if t.isUp || t.closed || t.restoring != nil {
 		return nil
+	}
+	if t.suspending.Load() {
+		return ErrSuspended
 	}
 	return t.listen(t.wantPort)
 }

@@ -2,9 +2,12 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
+
+	"culvert/tunnel"
 )
 
 const (
@@ -68,7 +71,11 @@ type namedEngine struct {
 // check asks every engine whether it gets on, and says so where one does not.
 func (d *daemon) check(ctx context.Context) (err error) {
 	for _, e := range d.body.engines() {
-		if err = e.Check(ctx); err != nil {
+		if err = e.Check(ctx); errors.Is(err, tunnel.ErrSuspended) {
+			err = nil // whoever suspended it is at work
+			continue
+		}
+		if err != nil {
 			if ctx.Err() != context.Canceled {
 				d.log.Error("a tunnel does not get on with its work", "interface", e.name, "error", err)
 			}

@@ -3,6 +3,7 @@ package stream
 import (
 	"encoding/binary"
 	"net"
+	"os"
 	"sync"
 
 	"culvert/transport"
@@ -24,6 +25,7 @@ type postbox struct {
 	first  *conn // that has something, in order of its coming
 	last   *conn
 	closed bool
+	paused bool // nothing is given out
 }
 
 func newPostbox() *postbox { return &postbox{wake: make(chan struct{}, 1)} }
@@ -74,14 +76,31 @@ func (p *postbox) signal() {
 	}
 }
 
+// pause has nothing taken as long as it is on.
+func (p *postbox) pause(on bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.paused = on
+	p.signal()
+}
+
+// isPaused reports whether nothing is to be received now.
+func (p *postbox) isPaused() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.paused
+}
+
 // take returns what the first stream on the list has; a nil chunk where the list is empty. After close it returns
-// net.ErrClosed.
+// net.ErrClosed, and while the box is paused os.ErrDeadlineExceeded.
 func (p *postbox) take() (from *conn, frames *chunk, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch {
 	case p.closed:
 		return nil, nil, net.ErrClosed
+	case p.paused:
+		return nil, nil, os.ErrDeadlineExceeded
 	case p.first == nil:
 		return nil, nil, nil
 	}
@@ -141,6 +160,9 @@ func (r *receiver) Worker() int { return 0 }
 
 // Wait blocks until there is something to receive.
 func (r *receiver) Wait() error {
+	if r.frames != nil && r.socket.postbox.isPaused() { // what is in hand stays there
+		return os.ErrDeadlineExceeded
+	}
 	for r.frames == nil {
 		from, frames, err := r.socket.postbox.take()
 		if err != nil {

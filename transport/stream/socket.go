@@ -224,11 +224,12 @@ func (s *sender) stream(t *transport.Train) error {
 	return err
 }
 
-// Interrupt implements [transport.Interrupter] for the datagrams.
+// Interrupt implements [transport.Interrupter].
 func (s *socket) Interrupt(on bool) error {
 	i, ok := s.Socket.(transport.Interrupter)
 	if !ok {
 		return errors.ErrUnsupported
 	}
+	s.postbox.pause(on)
 	return i.Interrupt(on)
 }
