@@ -161,7 +161,7 @@ func (x *examination) tunnel(t *control.Tunnel) {
 	if where, packets := x.Firewall.stops(t.ListenPort, "input", "prerouting"); where != "" && !anyReached(t, x.Now) {
 		x.blocked = true
 		x.add(Error, "firewall", t.Interface, fmt.Sprintf("this machine's firewall drops what comes to UDP port %d", t.ListenPort), evidenceOf(where, packets),
-			fmt.Sprintf("let it in: nft insert rule %s udp dport %d accept", chainOf(where), t.ListenPort))
+			"let it in: "+x.Firewall.letThrough(where, t.ListenPort))
 	}
 	if t.UnderLoad {
 		x.add(Note, "under-load", t.Interface, "more handshakes come than are answered at once; callers have to show that they receive", "", "")
@@ -180,12 +180,6 @@ func evidenceOf(where string, packets uint64) string {
 		where += fmt.Sprintf(", %d packets so far", packets)
 	}
 	return where
-}
-
-// chainOf is the table and chain of what [Firewall.stops] said.
-func chainOf(where string) string {
-	parts := strings.Split(where, ", ")
-	return strings.TrimPrefix(parts[0], "table ") + " " + strings.TrimPrefix(parts[1], "chain ")
 }
 
 // drops are of a tunnel, where they say something by themselves.
@@ -297,7 +291,7 @@ func (x *examination) peer(t *control.Tunnel, p *control.Peer) {
 	}
 	if stop, packets := x.Firewall.stops(port, "output"); port != 0 && stop != "" {
 		explained = true
-		x.add(Error, "firewall", where, fmt.Sprintf("this machine's firewall drops what goes to UDP port %d", port), evidenceOf(stop, packets), fmt.Sprintf("let it out: nft insert rule %s udp dport %d accept", chainOf(stop), port))
+		x.add(Error, "firewall", where, fmt.Sprintf("this machine's firewall drops what goes to UDP port %d", port), evidenceOf(stop, packets), "let it out: "+x.Firewall.letThrough(stop, port))
 	}
 	c := x.configured(t, p)
 	switch {

@@ -60,7 +60,7 @@ func refusal(f *Facts, r control.Refusal) {
 }
 
 func dropping(hook string, port uint16) *Firewall {
-	return &Firewall{Chains: []Chain{{Table: "inet filter", Name: hook, Hook: hook, Policy: "accept", Rules: []Rule{{UDPPort: port, Verdict: "drop", Packets: 12}}}}}
+	return &Firewall{Chains: []Chain{{Table: "inet filter", Name: hook, Hook: hook, Policy: "accept", Rules: []Rule{{Ports: []Ports{{port, port}}, Verdict: "drop", Packets: 12}}}}}
 }
 
 func TestFindings(t *testing.T) {
@@ -225,6 +225,9 @@ func FuzzParseNFT(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(data)
+	for _, r := range rulesets {
+		f.Add(rulesetOf(f, r.file))
+	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if fw, err := ParseNFT(data); err == nil {
 			fw.stops(1000, "input", "output", "prerouting")
