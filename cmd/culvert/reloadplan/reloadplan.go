@@ -1,5 +1,5 @@
-// Package reloadplan tells what a changed file changes of the tunnels that run, and what that interrupts. It compares configurations and
-// does nothing: `culvert reload --dry-run` shows what it says.
+// Package reloadplan tells what a changed file changes of the instance and the tunnels that run, and what that interrupts. It compares
+// configurations and does nothing: `culvert reload --dry-run` shows what it says.
 //
 // It walks the configuration's own types, so that a setting that is added to them is compared without being named here. Keys are never
 // shown, only that they are others.
@@ -43,8 +43,21 @@ var peerInterrupts = map[string]string{
 	"vlans":         "addresses learned behind it are learned anew",
 }
 
-// Of lists what becomes of the tunnels of one file by the change to another.
+// whole are the settings of an instance that a reload applies, beside its tunnels and the network around them. nice and confine count from
+// the next start on.
+type whole struct {
+	Monitor config.Monitor
+	On      []config.On
+}
+
+// Of lists what becomes of an instance and its tunnels by the change of one file to another.
 func Of(from, to *config.File) (list []control.ReloadChange) {
+	for _, c := range settings(reflect.ValueOf(whole{from.Monitor, from.On}), reflect.ValueOf(whole{to.Monitor, to.On})) {
+		if c.Old != "" && (c.Setting == "monitor.metrics" || c.Setting == "monitor.page") {
+			c.Interrupts = "connections to the old place end"
+		}
+		list = append(list, c)
+	}
 	for i := range from.Tunnels {
 		if find(to.Tunnels, from.Tunnels[i].Name) == nil {
 			list = append(list, control.ReloadChange{Verdict: Delete, Tunnel: from.Tunnels[i].Name, Interrupts: "all its sessions end"})
@@ -155,6 +168,10 @@ func flatten(name string, v reflect.Value, into map[string]text) {
 	case reflect.Pointer:
 		if !v.IsNil() {
 			into[name] = text{"set", ""} // that it is there at all
+			if _, ok := plain(v.Elem()); ok && v.Elem().IsZero() {
+				s := fmt.Sprint(v.Elem().Interface()) // false and 0 are something else than not said
+				into[name] = text{s, s}
+			}
 			flatten(name, v.Elem(), into)
 		}
 	case reflect.Struct:
@@ -286,7 +303,11 @@ var signs = map[string]string{Create: "+", Change: "~", Delete: "-"}
 
 // Line is a change as a line of text.
 func Line(c *control.ReloadChange) string {
-	s := signs[c.Verdict] + " tunnel " + c.Tunnel
+	s := signs[c.Verdict] + " "
+	about := c.Tunnel != ""
+	if about {
+		s += "tunnel " + c.Tunnel
+	}
 	if c.Peer != "" || c.PublicKey != "" {
 		s += ", peer " + c.Peer
 		if c.Peer == "" {
@@ -294,7 +315,10 @@ func Line(c *control.ReloadChange) string {
 		}
 	}
 	if c.Setting != "" {
-		s += ": " + c.Setting
+		if about {
+			s += ": "
+		}
+		s += c.Setting
 		switch was, is := c.Old, c.New; {
 		case was == is && was != "":
 			s += " is another" // a key

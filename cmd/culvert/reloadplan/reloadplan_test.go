@@ -62,6 +62,8 @@ func TestOf(t *testing.T) {
 		{"preshared", "wire: wireguard, preshared", "~ tunnel wg0, peer a: wire culvert -> wireguard (its session ends and is made anew)"},
 		{"      a:", "      renamed:", "~ tunnel wg0, peer renamed: name a -> renamed"},
 		{peer1, peer2, "- tunnel wg0, peer a (its session ends)\n+ tunnel wg0, peer a"},
+		{"version: 1\n", "version: 1\nmonitor: {page: \"127.0.0.1:9587\", peers: false}\n", "~ monitor.page not set -> 127.0.0.1:9587\n~ monitor.peers not set -> false"},
+		{"version: 1\n", "version: 1\non: [{events: [peer-lost], run: [/bin/true, x]}]\n", "~ on.1\n~ on.1.events not set -> [peer-lost]\n~ on.1.run not set -> [/bin/true, x]"},
 		{"wg0:", "wg1:", "- tunnel wg0 (all its sessions end)\n+ tunnel wg1"},
 	} {
 		var lines []string
@@ -105,4 +107,19 @@ func TestAllKindsAreCompared(t *testing.T) {
 		}
 	}
 	walk("Tunnel", reflect.TypeFor[config.Tunnel]())
+}
+
+// What is served elsewhere, or no more, ends the connections there.
+func TestMonitorMoves(t *testing.T) {
+	from := load(t, strings.Replace(base, "version: 1\n", "version: 1\nmonitor: {metrics: \"127.0.0.1:9586\", page: \"127.0.0.1:9587\", peers: false}\n", 1))
+	to := load(t, strings.Replace(base, "version: 1\n", "version: 1\nmonitor: {metrics: \"127.0.0.1:9000\", peers: true}\n", 1))
+	var lines []string
+	for _, x := range Of(from, to) {
+		lines = append(lines, Line(&x))
+	}
+	want := "~ monitor.metrics 127.0.0.1:9586 -> 127.0.0.1:9000 (connections to the old place end)\n" +
+		"~ monitor.page 127.0.0.1:9587 -> not set (connections to the old place end)\n~ monitor.peers false -> true"
+	if got := strings.Join(lines, "\n"); got != want {
+		t.Errorf("%s\nwant\n%s", got, want)
+	}
 }
