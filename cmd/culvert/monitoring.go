@@ -84,6 +84,9 @@ func (in *instance) Snapshot() monitor.Snapshot {
 	}
 }
 
+// Tunnels implements [monitor.Source].
+func (in *instance) Tunnels() []control.Tunnel { return in.status() }
+
 // servers are the tunnels that clients join. While something is changed they are as they were before: whoever changes it may take long.
 func (in *instance) servers() []monitor.Server {
 	in.serversMu.Lock()

@@ -177,8 +177,8 @@ func newHistory() *history {
 	return &history{tunnels: make(map[string]*course), peers: make(map[peerKey]*course), before: make(map[peerKey]rates), drops: make(map[string]map[string]dropped)}
 }
 
-// add notes a snapshot taken at a time since the beginning.
-func (h *history) add(s *Snapshot, at time.Duration) {
+// add notes how tunnels were at a time since the beginning.
+func (h *history) add(tunnels []control.Tunnel, at time.Duration) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	d := at - h.at
@@ -190,9 +190,9 @@ func (h *history) add(s *Snapshot, at time.Duration) {
 	h.at, h.any, h.step = at, true, step
 	before := h.before
 	h.before = make(map[peerKey]rates, len(before))
-	living := make(map[string]bool, len(s.Tunnels))
-	for i := range s.Tunnels {
-		t := &s.Tunnels[i]
+	living := make(map[string]bool, len(tunnels))
+	for i := range tunnels {
+		t := &tunnels[i]
 		living[t.Interface] = true
 		c := h.tunnels[t.Interface]
 		if c == nil {

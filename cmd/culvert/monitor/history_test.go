@@ -26,7 +26,7 @@ func TestHistory(t *testing.T) {
 	total := uint64(0)
 	for i := range 200 {
 		total += 1000
-		h.add(at(&s, total), time.Duration(i)*time.Second)
+		h.add(at(&s, total).Tunnels, time.Duration(i)*time.Second)
 	}
 	fine, ok := h.of("office", nil, false)
 	if !ok || len(fine.In) != fineSlots || fine.In[fineSlots-1] != 1000 || fine.Out[fineSlots-1] != 2000 || fine.In[fineSlots-200] == fine.In[fineSlots-200] {
@@ -40,21 +40,19 @@ func TestHistory(t *testing.T) {
 	if !ok || peer.In[fineSlots-1] != 1000 || peer.RTT[fineSlots-1] != float32(0.0123) {
 		t.Errorf("%v %v %v", ok, peer.In[fineSlots-3:], peer.RTT[fineSlots-3:])
 	}
-	h.add(at(&s, total+10_000), 209*time.Second) // nobody looked for ten seconds
+	h.add(at(&s, total+10_000).Tunnels, 209*time.Second) // nobody looked for ten seconds
 	if c, _ := h.of("office", nil, false); c.In[fineSlots-1] != 1000 || c.In[fineSlots-9] != 1000 {
 		t.Errorf("after a pause: %v", c.In[fineSlots-12:])
 	}
-	h.add(at(&s, 5), 210*time.Second) // counters began anew
+	h.add(at(&s, 5).Tunnels, 210*time.Second) // counters began anew
 	if c, _ := h.of("office", nil, false); c.In[fineSlots-1] != 0 {
 		t.Errorf("counters went back: %v", c.In[fineSlots-1])
 	}
-	h.add(at(&s, 5), 30*time.Hour) // long after
+	h.add(at(&s, 5).Tunnels, 30*time.Hour) // long after
 	if c, _ := h.of("office", nil, false); c.In[fineSlots-2] == c.In[fineSlots-2] {
 		t.Errorf("a gap of hours is filled: %v", c.In[fineSlots-2])
 	}
-	empty := s
-	empty.Tunnels = nil
-	h.add(&empty, 31*time.Hour)
+	h.add(nil, 31*time.Hour)
 	if _, ok := h.of("office", nil, false); ok || len(h.peers)+len(h.before)+len(h.drops) != 0 {
 		t.Error("what is gone is remembered")
 	}
@@ -71,8 +69,8 @@ func TestHistoryIsBounded(t *testing.T) {
 	for i := range 1000 {
 		s.Tunnels[0].Peers = append(s.Tunnels[0].Peers, control.Peer{PublicKey: keyOf(i), ReceivedBytes: 1})
 	}
-	h.add(&s, 0)
-	h.add(&s, time.Second)
+	h.add(s.Tunnels, 0)
+	h.add(s.Tunnels, time.Second)
 	if len(h.peers) != maxPeerHistory || len(h.before) != 1001 {
 		t.Errorf("%d courses, %d peers", len(h.peers), len(h.before))
 	}

@@ -19,7 +19,7 @@ func listen(at config.Listen, group *uint32) (net.Listener, error) {
 	if at.Socket == "" {
 		l, err := net.Listen("tcp", at.Address.String())
 		if errors.Is(err, syscall.EADDRINUSE) {
-			return nil, fmt.Errorf("%s is taken: another program listens there; ss -ltnp shows which", at)
+			return nil, &takenError{at}
 		}
 		if err != nil {
 			return nil, fmt.Errorf("cannot listen at %s: %w", at, plain(err))
@@ -39,6 +39,15 @@ func listen(at config.Listen, group *uint32) (net.Listener, error) {
 	}
 	return l, nil
 }
+
+// takenError says that a place is another program's.
+type takenError struct{ at config.Listen }
+
+func (e *takenError) Error() string {
+	return fmt.Sprintf("%s is taken: another program listens there; ss -ltnp shows which", e.at)
+}
+
+func (e *takenError) Unwrap() error { return syscall.EADDRINUSE }
 
 // groupSocket sets a socket's mode before it is bound: Linux gives the file the mode of the socket's own inode (net/unix/af_unix.c,
 // unix_bind_bsd), less the umask, so that there is no moment in which others could connect.

@@ -3,6 +3,7 @@ package monitor
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log"
 	"log/slog"
 	"maps"
@@ -13,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"golang.org/x/net/netutil"
@@ -125,7 +127,7 @@ func (m *Monitor) Start(c config.Monitor, warn func(text string)) {
 	defer m.mu.Unlock()
 	m.conf = c
 	for _, at := range wants(&c) {
-		l, err := listen(at, c.Group)
+		l, err := m.open(at)
 		if err != nil {
 			m.missing[at] = err.Error()
 			warn("monitor: " + err.Error() + "; it is tried again every few seconds")
@@ -154,7 +156,7 @@ func (m *Monitor) retry() {
 		return
 	}
 	for at, why := range maps.Clone(m.missing) {
-		l, err := listen(at, m.conf.Group)
+		l, err := m.open(at)
 		if err == nil {
 			m.places[at] = m.serve(at, l)
 			delete(m.missing, at)
@@ -178,7 +180,7 @@ func (m *Monitor) assign() {
 	}
 }
 
-// sparing is how many times as long as a snapshot takes there is none after it, so that an instance of ten thousand peers spends no more
+// sparing is how many times as long as a look at the tunnels takes there is none after it, so that an instance of ten thousand peers spends no more
 // than a fiftieth of a processor on its history.
 const sparing = 50
 
@@ -193,8 +195,7 @@ func (m *Monitor) remember(on bool) {
 			defer close(done)
 			for {
 				began := time.Now()
-				s, _ := m.shared.snapshot()
-				m.history.add(s, time.Since(m.began))
+				m.history.add(m.shared.tunnels(), time.Since(m.began))
 				select {
 				case <-time.After(time.Until(began.Add(max(time.Second, sparing*time.Since(began))))):
 				case <-ctx.Done():
@@ -213,6 +214,34 @@ type Change struct {
 	m      *Monitor
 	to     config.Monitor
 	opened map[config.Listen]net.Listener
+	moved  []config.Listen // to be opened when what this monitor has on the same port is closed
+}
+
+// own tells which of some places stands in the way of one that cannot be had: it has the same port, as 0.0.0.0:9586 has in front of
+// 127.0.0.1:9586.
+func own[T any](places map[config.Listen]T, at config.Listen, err error) (found config.Listen, ok bool) {
+	if errors.Is(err, syscall.EADDRINUSE) && at.Socket == "" {
+		for p := range places {
+			if p != at && p.Socket == "" && p.Address.Port() == at.Address.Port() {
+				return p, true
+			}
+		}
+	}
+	return config.Listen{}, false
+}
+
+// twice is the error of a place that the monitor itself has taken by another.
+func twice(at, other config.Listen) error {
+	return fmt.Errorf("%s is taken by this instance's own monitor, which listens at %s: choose another port for one of them, or the same place for both", at, other)
+}
+
+// open is listen, but says where a place is taken by the monitor itself. Locked.
+func (m *Monitor) open(at config.Listen) (net.Listener, error) {
+	l, err := listen(at, m.conf.Group)
+	if other, ok := own(m.places, at, err); ok {
+		err = twice(at, other)
+	}
+	return l, err
 }
 
 // Prepare opens what c needs besides what there is. Where something cannot be had nothing is changed.
@@ -220,7 +249,8 @@ func (m *Monitor) Prepare(c config.Monitor) (*Change, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	change := &Change{m: m, to: c, opened: make(map[config.Listen]net.Listener)}
-	for _, at := range wants(&c) {
+	wanted := wants(&c)
+	for _, at := range wanted {
 		if m.places[at] != nil {
 			continue
 		}
@@ -228,6 +258,14 @@ func (m *Monitor) Prepare(c config.Monitor) (*Change, error) {
 			continue // it is no news, and no reason to refuse the rest of the file
 		}
 		l, err := listen(at, c.Group)
+		if other, ok := own(m.places, at, err); ok && !slices.Contains(wanted, other) {
+			change.moved = append(change.moved, at)
+			continue
+		} else if ok {
+			err = twice(at, other)
+		} else if other, ok := own(change.opened, at, err); ok {
+			err = twice(at, other)
+		}
 		if err != nil {
 			change.Discard()
 			return nil, err
@@ -274,7 +312,22 @@ func (c *Change) Commit() {
 		m.places[at] = m.serve(at, l)
 	}
 	c.opened = nil
+	if len(c.moved) > 0 {
+		for _, p := range gone {
+			p.close()
+		}
+		gone = nil
+	}
+	for _, at := range c.moved {
+		if l, err := m.open(at); err == nil {
+			m.places[at] = m.serve(at, l)
+		} else { // somebody else was quicker
+			m.missing[at] = err.Error()
+			m.log.Warn("monitor: " + err.Error() + "; it is tried again every few seconds")
+		}
+	}
 	m.assign()
+	m.tryLater()
 	m.mu.Unlock()
 	for _, p := range gone {
 		p.close()
@@ -300,6 +353,3 @@ func (m *Monitor) Close() {
 		p.close()
 	}
 }
-
-// Alive is what /healthz asks, for the service manager's watchdog as well: nil where everything that must run has answered.
-func (m *Monitor) Alive(ctx context.Context) error { return Alive(ctx, m.source) }

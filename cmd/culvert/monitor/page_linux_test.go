@@ -58,6 +58,8 @@ func (m *moving) Snapshot() Snapshot {
 	return s
 }
 
+func (m *moving) Tunnels() []control.Tunnel { return m.Snapshot().Tunnels }
+
 func (*moving) Graph() ([]byte, error) {
 	return []byte(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 300 60" width="300" height="60"><style>rect{fill:#0f766e}</style><rect width="100" height="40"/></svg>`), nil
 }

@@ -84,11 +84,12 @@ func sample() Snapshot {
 
 // fixed is a source that a test changes.
 type fixed struct {
-	mu    sync.Mutex
-	now   Snapshot
-	taken int
-	dead  error
-	slow  chan struct{} // Alive waits for it
+	mu     sync.Mutex
+	now    Snapshot
+	taken  int // snapshots
+	looked int // at the tunnels alone
+	dead   error
+	slow   chan struct{} // Alive waits for it
 }
 
 func (f *fixed) Snapshot() Snapshot {
@@ -98,6 +99,13 @@ func (f *fixed) Snapshot() Snapshot {
 	s := f.now
 	s.Tunnels = append([]control.Tunnel(nil), s.Tunnels...)
 	return s
+}
+
+func (f *fixed) Tunnels() []control.Tunnel {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.looked++
+	return append([]control.Tunnel(nil), f.now.Tunnels...)
 }
 
 func (f *fixed) Alive(ctx context.Context) error {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -320,6 +321,65 @@ func TestChange(t *testing.T) {
 	if left, err := os.ReadDir(filepath.Join(dir, "new")); err != nil || len(left) > 0 {
 		t.Errorf("left behind: %v, %v", left, err)
 	}
+}
+
+// A place that is narrowed or widened on its own port is opened once the old one is closed; two places that are in each other's way are
+// said to be.
+func TestPlacesOnOnePort(t *testing.T) {
+	m := newMonitor(t, &fixed{now: sample()})
+	narrow := freePort(t)
+	wide := config.Listen{Address: netip.AddrPortFrom(netip.IPv4Unspecified(), narrow.Address.Port())}
+	for _, at := range []config.Listen{wide, narrow, wide} {
+		change, err := m.Prepare(config.Monitor{Metrics: at})
+		if err != nil {
+			t.Fatalf("%v: %v", at, err)
+		}
+		change.Commit()
+		if r, _ := get(t, narrow, "/metrics"); status(r) != 200 || m.places[at] == nil || len(m.places)+len(m.missing) != 1 {
+			t.Errorf("%v: %d, places %v, missing %v", at, status(r), m.places, m.missing)
+		}
+	}
+	change, err := m.Prepare(config.Monitor{Metrics: narrow})
+	if err != nil {
+		t.Fatal(err)
+	}
+	change.Discard()
+	if r, _ := get(t, narrow, "/metrics"); status(r) != 200 || m.places[wide] == nil {
+		t.Error("a change that was given up has changed something")
+	}
+	if _, err := m.Prepare(config.Monitor{Metrics: wide, Page: narrow}); err == nil || !strings.Contains(err.Error(), "own monitor, which listens at "+wide.String()) {
+		t.Errorf("both, one of them there: %v", err)
+	}
+	if _, err := newMonitor(t, &fixed{}).Prepare(config.Monitor{Metrics: narrow, Page: wide}); err == nil || !strings.Contains(err.Error(), "another program") {
+		t.Errorf("a place of another program: %v", err)
+	}
+	m.Close()
+	if _, err := newMonitor(t, &fixed{}).Prepare(config.Monitor{Metrics: wide, Page: narrow}); err == nil || !strings.Contains(err.Error(), "own monitor") {
+		t.Errorf("both, none there: %v", err)
+	}
+}
+
+// The history looks at the tunnels alone, and not even that where somebody has just taken a snapshot.
+func TestHistoryTakesNoSnapshots(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fixed{now: sample()}
+		m := New(f, slog.New(slog.DiscardHandler))
+		m.mu.Lock()
+		m.remember(true)
+		m.mu.Unlock()
+		time.Sleep(10*time.Second + 100*time.Millisecond)
+		if f.taken != 0 || f.looked != 11 {
+			t.Errorf("%d snapshots, %d looks", f.taken, f.looked)
+		}
+		time.Sleep(800 * time.Millisecond)
+		m.shared.snapshot()
+		time.Sleep(200 * time.Millisecond)
+		if f.taken != 1 || f.looked != 11 {
+			t.Errorf("just after a snapshot: %d snapshots, %d looks", f.taken, f.looked)
+		}
+		m.Close()
+		time.Sleep(2 * keepFor) // the snapshot's timer
+	})
 }
 
 func TestSocketPlaces(t *testing.T) {

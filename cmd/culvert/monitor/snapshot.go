@@ -11,6 +11,8 @@ import (
 // Source is the instance that is told of. Its methods may be called concurrently.
 type Source interface {
 	Snapshot() Snapshot
+	// Tunnels are a snapshot's tunnels alone. It may be called each second, and keeps nobody waiting.
+	Tunnels() []control.Tunnel
 	// Alive returns nil while everything that must run does, and otherwise what does not.
 	Alive(ctx context.Context) error
 }
@@ -75,6 +77,17 @@ func (s *shared) snapshot() (*Snapshot, time.Time) {
 	}
 	s.timer.Reset(keepFor)
 	return s.last, s.at
+}
+
+// tunnels are those of the snapshot that somebody has just looked at, or the source's.
+func (s *shared) tunnels() []control.Tunnel {
+	s.mu.Lock()
+	if s.last != nil && time.Since(s.at) < shareFor {
+		defer s.mu.Unlock()
+		return s.last.Tunnels
+	}
+	s.mu.Unlock()
+	return s.source.Tunnels()
 }
 
 func (s *shared) forget() {
