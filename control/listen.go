@@ -62,13 +62,16 @@ func Listen(dir, name string) (*Listener, error) {
 		lock.Close()
 		return nil, fmt.Errorf("cannot open the control socket: %w", err)
 	}
-	sock := l.(*net.UnixListener)
+	return newListener(dir, name, lock, l.(*net.UnixListener)), nil
+}
+
+func newListener(dir, name string, lock *os.File, sock *net.UnixListener) *Listener {
 	sock.SetUnlinkOnClose(false) // Close does it, in order, while the lock is held
 	open, ending := context.WithCancel(context.Background())
 	return &Listener{
 		dir: dir, name: name, lock: lock, sock: sock, patience: requestTime,
 		slots: make(chan struct{}, maxClients), captures: make(chan struct{}, maxCaptures), tellings: make(chan struct{}, maxEventStreams), open: open, ending: ending,
-	}, nil
+	}
 }
 
 // privateSocket sets a socket's mode before it is bound: Linux gives the file the mode of the socket's own inode

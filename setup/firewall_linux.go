@@ -21,35 +21,20 @@ const reg = 1
 // addFirewall adds an nftables table per family that protects a link with a default route (see [Apply]). A kernel
 // without nftables is a warning: the tunnel works without, only less guarded.
 func (w *l3Work) addFirewall(families []int, mark uint32) error {
-	name := firewallPrefix + w.Link
-	index, link := w.index, w.Link
 	for _, family := range families {
-		table := &nftables.Table{Name: name, Family: nftFamily(family)}
-		set := func() error {
-			addrs, err := addressesOf(index, family)
-			if err != nil {
-				return &OpError{Op: "list addresses of", Item: link, Err: err}
-			}
-			return addFirewallTable(table, link, addrs, mark)
-		}
+		table, set := w.firewall(family, mark)
 		err := set()
 		if unsupported(err) {
-			w.warn(&OpError{Op: "add nftables table", Item: name, Err: err,
+			w.warn(&OpError{Op: "add nftables table", Item: table.Name, Err: err,
 				Hint: "packets with forged addresses are not filtered, and under a strict rp_filter answers may be dropped; " +
 					"the kernel needs CONFIG_NF_TABLES, CONFIG_NFT_FIB_INET and CONFIG_NFT_CT"})
 			return nil
 		}
-		refused := func(err error) error {
-			if _, ok := errors.AsType[*OpError](err); ok || err == nil {
-				return err
-			}
-			return &OpError{Op: "add nftables table", Item: name, Err: err, Hint: permissionHint(err)}
-		}
 		if err != nil {
-			return refused(err)
+			return err
 		}
-		w.applied.follow = append(w.applied.follow, func() error { return refused(set()) })
-		w.done("delete nftables table", name, func() error { return deleteTable(table) })
+		w.applied.follow = append(w.applied.follow, set)
+		w.done("delete nftables table", table.Name, func() error { return deleteTable(table) })
 	}
 	return nil
 }

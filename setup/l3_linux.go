@@ -23,6 +23,8 @@ type Applied struct {
 	Warnings []error
 	// Covered are the routes that were left out, since others lead all of them into the link.
 	Covered []Route
+	// ValidMark is set where src_valid_mark was switched on.
+	ValidMark bool
 
 	mu      sync.Mutex
 	follow  []func() error // sets anew what knows the link's addresses
@@ -232,10 +234,14 @@ func (w *l3Work) addAddress(p netip.Prefix) error {
 		}
 		return &OpError{Op: "add address", Item: p.String() + " dev " + w.Link, Err: err, Hint: hint}
 	}
+	w.addressAdded(p)
+	return nil
+}
+
+func (w *l3Work) addressAdded(p netip.Prefix) {
 	w.done("delete address", p.String()+" dev "+w.Link, func() error {
 		return netlink.AddrDel(device(w.index), &netlink.Addr{IPNet: ipNet(p)})
 	})
-	return nil
 }
 
 // haveIPv6 reports whether IPv6 is switched on for the link.
@@ -286,11 +292,15 @@ func (w *l3Work) addRoute(r Route) error {
 	if err := netlink.RouteAdd(route); err != nil {
 		return &OpError{Op: "add route", Item: item, Err: err, Hint: routeHint(err)}
 	}
-	w.applied.journal.addRoute(item, r, func() error { return netlink.RouteDel(route) })
+	w.routeAdded(r, route)
 	if t := w.leading[familyOf(r.Prefix.Addr())]; t != nil && r.Table == 0 {
 		t.Insert(r.Prefix)
 	}
 	return nil
+}
+
+func (w *l3Work) routeAdded(r Route, route *netlink.Route) {
+	w.applied.journal.addRoute(r.String()+" dev "+w.Link, r, func() error { return netlink.RouteDel(route) })
 }
 
 // checkLoop refuses a route that would take the tunnel's own datagrams: it covers an endpoint more closely than the one they go by now.

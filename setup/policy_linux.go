@@ -98,9 +98,13 @@ func (w *l3Work) addRules(family int, mark uint32) error {
 		if err := netlink.RuleAdd(rule); err != nil {
 			return &OpError{Op: "add rule", Item: item, Err: err, Hint: ruleHint(err)}
 		}
-		w.done("delete rule", item, func() error { return netlink.RuleDel(rule) })
+		w.ruleAdded(rule)
 	}
 	return nil
+}
+
+func (w *l3Work) ruleAdded(rule *netlink.Rule) {
+	w.done("delete rule", ruleText(rule), func() error { return netlink.RuleDel(rule) })
 }
 
 func ruleHint(err error) string {
@@ -251,6 +255,12 @@ func (w *l3Work) setValidMark() error {
 	if err != nil {
 		return &OpError{Op: "set sysctl", Item: "net.ipv4.conf.all.src_valid_mark=1", Err: err}
 	}
+	w.validMarkSet(before)
+	return nil
+}
+
+func (w *l3Work) validMarkSet(before []byte) {
+	w.applied.ValidMark = true
 	w.done("restore sysctl", "net.ipv4.conf.all.src_valid_mark", func() error {
 		// Another tunnel that came later found it on already and relies on it.
 		if rules, err := listRules(netlink.FAMILY_V4); err != nil || slices.ContainsFunc(rules, isDiversion) {
@@ -258,7 +268,6 @@ func (w *l3Work) setValidMark() error {
 		}
 		return os.WriteFile(validMarkSysctl, before, 0)
 	})
-	return nil
 }
 
 // isDiversion reports whether a rule sends what does not carry a mark to a table, as every tunnel with a default route

@@ -118,6 +118,7 @@ type Options struct {
 	Logf func(format string, args ...any)
 
 	joins bool // further sockets are to share the port with one that is bound
+	bound bool // the socket is one that another process has bound
 }
 
 // Steering divides datagrams among the workers of a port, by their content: those whose first byte is First go to worker

@@ -82,6 +82,24 @@ type receiveCounters struct {
 // Open binds o.Port on both families; a host without one of them gets the other alone. A port in use is an
 // error that unwraps to EADDRINUSE. What SourceValid and RouteChanges need is opened along, in the same namespace.
 func (UDP) Open(o Options) (Socket, error) {
+	s := newUDPSocket(o)
+	s.mark.Store(o.Mark)
+	s.dontFragment.Store(o.DontFragment)
+	if err := s.bind(o, openFamily); err != nil {
+		return nil, err
+	}
+	if err := s.join(o); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	s.makeReceivers()
+	if !o.Unwatched {
+		s.openRoutes()
+	}
+	return s, nil
+}
+
+// newUDPSocket is a socket with nothing open yet.
+func newUDPSocket(o Options) *udpSocket {
 	s := &udpSocket{
 		logf:   o.Logf,
 		send:   sendmmsg,
@@ -96,14 +114,11 @@ func (UDP) Open(o Options) (Socket, error) {
 	if err := unix.Uname(&name); err == nil {
 		s.corruptsEqualTrains = parseKernelRelease(unix.ByteSliceToString(name.Release[:])).corruptsEqualTrains()
 	}
-	s.mark.Store(o.Mark)
-	s.dontFragment.Store(o.DontFragment)
-	if err := s.bind(o, openFamily); err != nil {
-		return nil, err
-	}
-	if err := s.join(o); err != nil {
-		return nil, errors.Join(err, s.Close())
-	}
+	return s
+}
+
+// makeReceivers makes a receiver for each kernel socket.
+func (s *udpSocket) makeReceivers() {
 	for i := range 1 + len(s.joined) {
 		w := s.worker(i)
 		for _, f := range []*family{w.v4, w.v6} {
@@ -112,10 +127,6 @@ func (UDP) Open(o Options) (Socket, error) {
 			}
 		}
 	}
-	if !o.Unwatched {
-		s.openRoutes()
-	}
-	return s, nil
 }
 
 // openRoutes opens the netlink sockets. A process that may not have them (seccomp) still has a transport: stale
@@ -278,6 +289,9 @@ func (f *family) setOptions(fd int, o Options) (call string, err error) {
 			f.mtuDiscover(o.DontFragment),
 			{"setsockopt IPV6_RECVERR", unix.IPPROTO_IPV6, unix.IPV6_RECVERR, 0},
 		}
+	}
+	if f.v6 && o.bound {
+		options = options[1:] // it cannot be set any more
 	}
 	if o.Mark != 0 {
 		options = append(options, markOption(o.Mark))

@@ -79,6 +79,18 @@ func (t *Tunnel) interrupt(on bool) error {
 	return errors.Join(t.lanePorts.Load().each(socket), i.Interrupt(on))
 }
 
+// Ports returns the open sockets, for another process to go on with: the tunnel's port, nil where the interface is down, and those of its
+// lanes.
+func (t *Tunnel) Ports() (port transport.Socket, lanes []transport.Socket) {
+	if b := t.bound.Load(); b != nil {
+		port = b.socket
+	}
+	if l := t.lanePorts.Load(); l != nil {
+		lanes = l.sockets
+	}
+	return port, lanes
+}
+
 // Resume has a suspended tunnel go on, because nobody else does, or has done. The state that Suspend returned must not be used any more.
 func (t *Tunnel) Resume() error { return t.resume(false) }
 

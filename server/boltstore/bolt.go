@@ -33,6 +33,7 @@ type File struct {
 	path    string
 	writing sync.Mutex            // held by a transaction that writes: db's own stays locked where undoing one meets the damage
 	damaged atomic.Pointer[error] // what was found; from then on nothing is read or written any more
+	using   sync.RWMutex          // held by transactions; alone, by what lets the file go and takes it again
 }
 
 // Open opens the file at path, which it makes where there is none, with mode 0600 in a folder of mode 0700. Its owner must be the
@@ -43,6 +44,12 @@ func Open(path string) (_ *File, err error) {
 		return nil, err
 	}
 	file := &File{path: path}
+	return file, file.open()
+}
+
+// open opens the database.
+func (file *File) open() (err error) {
+	path := file.path
 	defer file.guard(nil, &err)()
 	file.db, err = bolt.Open(path, 0o600, &bolt.Options{Timeout: lockTime, OpenFile: func(path string, flag int, mode fs.FileMode) (_ *os.File, err error) {
 		file.raw, err = openPrivate(path, flag, mode)
@@ -50,16 +57,33 @@ func Open(path string) (_ *File, err error) {
 	}})
 	switch {
 	case errors.Is(err, berrors.ErrTimeout):
-		return nil, fmt.Errorf("%s: %w", path, ErrBusy)
+		return fmt.Errorf("%s: %w", path, ErrBusy)
 	case errors.Is(err, berrors.ErrInvalid), errors.Is(err, berrors.ErrChecksum):
-		return nil, file.damage(err)
+		return file.damage(err)
 	case err != nil:
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return fmt.Errorf("%s: %w", path, err)
 	}
 	if err := checkRuns(file.db); err != nil {
-		return nil, errors.Join(file.damage(err), file.db.Close())
+		return errors.Join(file.damage(err), file.db.Close())
 	}
-	return file, nil
+	return nil
+}
+
+// Release lets the file go to another process, once all transactions have ended: until Retake nothing can be read or written.
+func (f *File) Release() error {
+	f.using.Lock()
+	defer f.using.Unlock()
+	return f.Close()
+}
+
+// Retake has the file again.
+func (f *File) Retake() error {
+	f.using.Lock()
+	defer f.using.Unlock()
+	if f.damaged.Load() != nil {
+		return nil
+	}
+	return f.open()
 }
 
 // openPrivate opens a file that is nobody else's business; it examines what it has opened, not what lay there before.
@@ -113,6 +137,8 @@ func (s *store) View(f func(server.Tx) error) (err error) {
 	if damage := s.file.damaged.Load(); damage != nil {
 		return *damage
 	}
+	s.file.using.RLock()
+	defer s.file.using.RUnlock()
 	t := &transaction{}
 	defer s.file.guard(t, &err)()
 	return s.file.db.View(func(tx *bolt.Tx) error {
@@ -127,6 +153,8 @@ func (s *store) Update(f func(server.Tx) error) (err error) {
 	if damage := s.file.damaged.Load(); damage != nil {
 		return *damage
 	}
+	s.file.using.RLock()
+	defer s.file.using.RUnlock()
 	t := &transaction{}
 	defer s.file.guard(t, &err)()
 	return s.file.db.Update(func(tx *bolt.Tx) (err error) {

@@ -18,7 +18,7 @@ const (
 // protocols are those that web servers speak (RFC 7301), so that whoever reads the handshake sees one of those.
 var protocols = []string{"h2", "http/1.1"}
 
-// listen accepts streams as configured, in place of what was before. On failure things are as they were.
+// listen accepts streams as configured, in place of what was before. On failure things are as they were. The network's lock is held.
 func (s *socket) listen(c Config) error {
 	s.listening.Lock()
 	defer s.listening.Unlock()
@@ -40,7 +40,7 @@ func (s *socket) listen(c Config) error {
 	if before != nil && s.config.Listen.Port() == c.Listen.Port() { // which one socket alone can have
 		before.Close()
 	}
-	l, err := s.host.Listen(c.Listen, s.mark.Load())
+	l, err := s.network.listenOn(s.host, c.Listen, s.mark.Load())
 	if err != nil {
 		if before != nil && s.config.Listen.Port() == c.Listen.Port() {
 			s.listener = nil

@@ -48,6 +48,9 @@ type Network struct {
 	mu     sync.Mutex
 	config Config
 	open   *socket // the last one opened
+
+	inherited   net.Listener // nil: none, or taken
+	inheritedAt netip.AddrPort
 }
 
 var _ transport.Network = (*Network)(nil)

@@ -256,6 +256,10 @@ func (l *Listener) remove() error {
 	return nil
 }
 
+// File returns a descriptor of the socket for another process, which takes it with [Adopt], while this one goes on listening. The caller
+// closes it.
+func (l *Listener) File() (*os.File, error) { return l.socket.File() }
+
 // Handover returns the socket for a child process, which takes it with [Adopt], and closes the listener without
 // removing its file. The child inherits clients that are waiting to be accepted.
 func (l *Listener) Handover() (*os.File, error) {

@@ -52,6 +52,7 @@ type Monitor struct {
 	places  map[config.Listen]*place
 	missing map[config.Listen]string // what could not be had, and why
 	closed  bool
+	given   map[config.Listen]net.Listener // by the process before, until they are served at
 	trying  *time.Timer
 	looking context.CancelFunc // ends the history; nil while there is no page
 	looked  chan struct{}      // closed when it has ended
@@ -127,7 +128,11 @@ func (m *Monitor) Start(c config.Monitor, warn func(text string)) {
 	defer m.mu.Unlock()
 	m.conf = c
 	for _, at := range wants(&c) {
-		l, err := m.open(at)
+		l, err := m.given[at], error(nil)
+		if l == nil {
+			l, err = m.open(at)
+		}
+		delete(m.given, at)
 		if err != nil {
 			m.missing[at] = err.Error()
 			warn("monitor: " + err.Error() + "; it is tried again every few seconds")
@@ -135,6 +140,10 @@ func (m *Monitor) Start(c config.Monitor, warn func(text string)) {
 		}
 		m.places[at] = m.serve(at, l)
 	}
+	for _, l := range m.given { // where nothing is to be served any more
+		l.Close()
+	}
+	m.given = nil
 	m.assign()
 	m.tryLater()
 }
