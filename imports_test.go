@@ -26,7 +26,7 @@ const module = "culvert"
 // with all below it that is not an area itself.
 var mayImport = map[string][]string{
 	"":    {},
-	"cmd": {"config", "confine", "control", "server", "setup", "setup/spec", "tunnel", "transport", "crypto", "tunnel/device"},
+	"cmd": {"config", "confine", "control", "server", "setup", "setup/spec", "tunnel", "transport", "crypto", "tunnel/device", "succession"},
 	// A file is read into the types of setup/spec at once: they are what the file's schema says, without I/O and without a kernel,
 	// and a second set of them in config would have to be kept equal by hand.
 	"config":        {"crypto", "setup/spec"},
@@ -37,6 +37,7 @@ var mayImport = map[string][]string{
 	"crypto":        {},
 	// Landlock and seccomp are system calls about the whole process, no part of any of the areas that talk to the kernel about the network.
 	"confine":    {},
+	"succession": {}, // the same of the two processes of an upgrade
 	"server":     {"crypto"},
 	"setup":      {"setup/spec"},
 	"setup/spec": {},
@@ -53,7 +54,7 @@ var kernelPackages = []string{
 }
 
 // kernelAreas may do so, in files of Linux.
-var kernelAreas = []string{"transport", "tunnel/device", "setup", "internal", "confine"}
+var kernelAreas = []string{"transport", "tunnel/device", "setup", "internal", "confine", "succession"}
 
 // clockFiles may read the clock: a file, or a folder with all below it. Everything else is handed the time.
 var clockFiles = []string{"tunnel/clock.go", "transport/transporttest/", "cmd/", "control/", "internal/", "bench/"}
