@@ -94,6 +94,14 @@ func (f *File) DeclaresSetup() bool {
 	return f.declares || slices.ContainsFunc(f.Setup.Links, func(l spec.Link) bool { return l.Client != nil || l.Serves != nil })
 }
 
+// Tunnel is the tunnel of a name, nil where there is none.
+func (f *File) Tunnel(name string) *Tunnel {
+	if i := slices.IndexFunc(f.Tunnels, func(t Tunnel) bool { return t.Name == name }); i >= 0 {
+		return &f.Tunnels[i]
+	}
+	return nil
+}
+
 // Confine is what a daemon gives up when it is up.
 type Confine string
 

@@ -7,5 +7,5 @@ import (
 	"os"
 )
 
-// peerUID takes whoever could connect for the daemon's own user: here the modes of the socket and of its folder alone keep others out.
-func peerUID(*net.UnixConn) (int, error) { return os.Geteuid(), nil }
+// Caller takes whoever could connect for the daemon's own user: here the modes of the socket and of its folder alone keep others out.
+func Caller(*net.UnixConn) (pid, uid int, err error) { return 0, os.Geteuid(), nil }

@@ -127,7 +127,7 @@ func (l *Listener) readRequest(c *net.UnixConn) (*request, error) {
 
 // allowed refuses clients that are neither root nor the daemon's own user. The kernel says who has connected (SO_PEERCRED, unix(7)).
 func allowed(c *net.UnixConn) error {
-	uid, err := peerUID(c)
+	_, uid, err := Caller(c)
 	if err != nil {
 		return err
 	}

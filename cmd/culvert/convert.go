@@ -6,8 +6,14 @@ import (
 
 	"culvert/control"
 	"culvert/crypto"
+	"culvert/crypto/session"
 	"culvert/tunnel"
 )
+
+// connected reports whether there is a session with a peer, as everything that shows peers means it.
+func connected(p *tunnel.PeerStatus, now time.Time) bool {
+	return !p.LastHandshake.IsZero() && now.Sub(p.LastHandshake) < session.RejectAfterTime
+}
 
 // statusOf is a tunnel's status as the control protocol shows it, field by field: keys stay behind, and the form others
 // rely on does not follow the engine's types. names are those peers have in the configuration file.
@@ -49,6 +55,7 @@ func statusOf(s tunnel.Status, names map[crypto.PublicKey]string) control.Tunnel
 		}
 		if !p.LastHandshake.IsZero() {
 			q.LatestHandshake = p.LastHandshake.UTC()
+			q.Connected = connected(&p, time.Now())
 		}
 		if q.AllowedIPs == nil {
 			q.AllowedIPs = []netip.Prefix{}

@@ -224,7 +224,7 @@ func goldenTaps() []control.Instance {
 		Switch: &control.Switch{Carrier: true, Loops: 2, Moves: 5},
 		Peers: []control.Peer{
 			{PublicKey: crypto.PublicKey{1}, Name: "hub", AllowedIPs: []netip.Prefix{}, Wire: "culvert", PostQuantum: true, Suite: "AES-256-GCM",
-				LatestHandshake: goldenNow, Keepalive: 10, Port: &control.Port{Alive: true, Addresses: 21}},
+				LatestHandshake: goldenNow, Connected: true, Keepalive: 10, Port: &control.Port{Alive: true, Addresses: 21}},
 			{PublicKey: crypto.PublicKey{2}, AllowedIPs: []netip.Prefix{}, Wire: "culvert", PostQuantum: true, Port: &control.Port{Spoke: true, Addresses: 1}},
 		},
 	}

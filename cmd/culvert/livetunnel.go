@@ -291,11 +291,10 @@ func (t *liveTunnel) lookup(ctx context.Context, name string) ([]netip.Addr, err
 // useEndpoint gives a peer another endpoint, unless it is in good contact where it is: it may have called in the meantime
 // from somewhere else.
 func (t *liveTunnel) useEndpoint(peer crypto.PublicKey, to netip.AddrPort) {
-	const contact = 180 * time.Second // a session's lifetime
 	status := t.engine.Status()
 	status.PrivateKey.Zero()
-	for _, p := range status.Peers {
-		if p.PublicKey == peer && p.Endpoint.Remote.IsValid() && p.HandshakeAttempts == 0 && time.Since(p.LastHandshake) < contact {
+	for i := range status.Peers {
+		if p := &status.Peers[i]; p.PublicKey == peer && p.Endpoint.Remote.IsValid() && p.HandshakeAttempts == 0 && connected(p, time.Now()) {
 			return
 		}
 	}

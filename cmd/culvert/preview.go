@@ -87,7 +87,7 @@ func (in *instance) preview(ctx context.Context) (*control.ReloadPlan, error) {
 		refused = errors.Join(refused, network.refused)
 	}
 	for i := range file.Tunnels { // what is looked at before anything is changed
-		before := find(in.file, file.Tunnels[i].Name)
+		before := in.file.Tunnel(file.Tunnels[i].Name)
 		if before == nil {
 			before = &config.Tunnel{}
 		}
@@ -98,15 +98,6 @@ func (in *instance) preview(ctx context.Context) (*control.ReloadPlan, error) {
 		made.Refused = refused.Error()
 	}
 	return made, nil
-}
-
-func find(file *config.File, tunnel string) *config.Tunnel {
-	for i := range file.Tunnels {
-		if file.Tunnels[i].Name == tunnel {
-			return &file.Tunnels[i]
-		}
-	}
-	return nil
 }
 
 // networkPreview is what becomes of the network around the tunnels.

@@ -22,7 +22,7 @@ func goldenInstances() []control.Instance {
 			{
 				PublicKey: crypto.PublicKey{1}, Name: "branch", PresharedKey: true, Endpoint: "192.0.2.1:51820", Source: "192.0.2.9",
 				AllowedIPs: []netip.Prefix{netip.MustParsePrefix("10.30.0.0/16"), netip.MustParsePrefix("fd20::/64")},
-				Keepalive:  25, LatestHandshake: goldenNow.Add(-63 * time.Second), Wire: "culvert", Suite: "AES-256-GCM", PostQuantum: true,
+				Keepalive:  25, LatestHandshake: goldenNow.Add(-63 * time.Second), Connected: true, Wire: "culvert", Suite: "AES-256-GCM", PostQuantum: true,
 				ReceivedBytes: 1536, SentBytes: 5 << 20, ReceivedPackets: 3, SentPackets: 4096,
 				Native: &control.Native{
 					PathMTU: 1449, InnerMTU: 1416, PathSettled: true, RTT: 0.0123, RTTMin: 0.0095, RTTVar: 0.001, Loss: new(0.0125),
@@ -40,7 +40,7 @@ func goldenInstances() []control.Instance {
 			},
 			{
 				PublicKey: crypto.PublicKey{4}, AllowedIPs: []netip.Prefix{}, Wire: "culvert", Suite: "ChaCha20-Poly1305", PostQuantum: true,
-				LatestHandshake: goldenNow, Native: &control.Native{PathMTU: 1232, InnerMTU: 1199},
+				LatestHandshake: goldenNow, Connected: true, Native: &control.Native{PathMTU: 1232, InnerMTU: 1199},
 				Access: &control.Access{
 					Default: "deny", Rules: 2, Flows: 3, Scheduled: true, Expires: goldenNow.Add(time.Hour), FromPeerRate: 20e6,
 					Quota: &control.Quota{Bytes: 5e10, Every: "month", Used: 1 << 30, Since: goldenNow}, FromPeer: control.AccessDrops{Denied: 4},
@@ -48,7 +48,7 @@ func goldenInstances() []control.Instance {
 			},
 			{
 				PublicKey: crypto.PublicKey{3}, Endpoint: "[2001:db8::1]:1", TCP: true, Wire: "wireguard", Suite: "ChaCha20-Poly1305",
-				AllowedIPs: []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0")}, LatestHandshake: goldenNow, SentBytes: 148,
+				AllowedIPs: []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0")}, LatestHandshake: goldenNow, Connected: true, SentBytes: 148,
 			},
 		},
 		Transport:  control.Transport{SentDatagrams: 100, SentBytes: 5 << 20, SentCalls: 7, SegmentOffload: true, Streams: &control.Streams{Open: 1, Accepted: 2, Full: 3}},

@@ -9,6 +9,8 @@ import (
 	"os"
 	"syscall"
 	"time"
+
+	"culvert/control"
 )
 
 // vmHandOverTime bounds how long a client may take to receive.
@@ -125,22 +127,12 @@ func giveDescriptor(c *net.UnixConn, f *os.File) error {
 
 // mayHave refuses clients of other users, whatever way they came to the socket.
 func mayHave(c *net.UnixConn) error {
-	raw, err := c.SyscallConn()
+	pid, uid, err := control.Caller(c)
 	if err != nil {
 		return err
 	}
-	var who *syscall.Ucred
-	var credErr error
-	if err := raw.Control(func(fd uintptr) {
-		who, credErr = syscall.GetsockoptUcred(int(fd), syscall.SOL_SOCKET, syscall.SO_PEERCRED)
-	}); err != nil {
-		return err
-	}
-	if credErr != nil {
-		return credErr
-	}
-	if who.Uid != 0 && int(who.Uid) != os.Geteuid() {
-		return fmt.Errorf("process %d of user %d asked for it", who.Pid, who.Uid)
+	if uid != 0 && uid != os.Geteuid() {
+		return fmt.Errorf("process %d of user %d asked for it", pid, uid)
 	}
 	return nil
 }

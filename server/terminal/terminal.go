@@ -2,6 +2,7 @@
 package terminal
 
 import (
+	"strconv"
 	"unicode"
 	"unicode/utf8"
 )
@@ -18,4 +19,12 @@ func Printable(text string) bool {
 		}
 	}
 	return true
+}
+
+// Safe is text as it may be shown: quoted where it is not [Printable].
+func Safe(text string) string {
+	if Printable(text) {
+		return text
+	}
+	return strconv.QuoteToGraphic(text)
 }

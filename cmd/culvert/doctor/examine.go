@@ -51,14 +51,6 @@ func masked(text string) string {
 	}, text)
 }
 
-// safe is others' text as it may be shown.
-func safe(text string) string {
-	if terminal.Printable(text) {
-		return text
-	}
-	return strconv.QuoteToGraphic(text)
-}
-
 func (x *examination) daemon() {
 	if x.FileError != "" {
 		x.add(Error, "file", "", "the file is wrong", x.FileError, "mend it; culvert check "+x.File+" shows all of it")
@@ -77,7 +69,7 @@ func (x *examination) daemon() {
 		x.add(Error, "no-answer", "", "the daemon does not answer", x.DaemonError, "run as root; if it hangs, end it with culvert down "+x.Name+" or kill it, and start it again")
 	}
 	if x.Second != nil && x.Second.Version != "" && x.Second.Version != x.Version {
-		x.add(Warning, "version", "", "the daemon is of another version than this program", fmt.Sprintf("%s runs, this is %s", safe(x.Second.Version), x.Version),
+		x.add(Warning, "version", "", "the daemon is of another version than this program", fmt.Sprintf("%s runs, this is %s", terminal.Safe(x.Second.Version), x.Version),
 			"start the daemon again, so that both are the same")
 	}
 	if !x.Root {
@@ -97,7 +89,7 @@ func (x *examination) machine() {
 	}
 	for _, r := range x.Names {
 		if r.Error != "" {
-			x.add(Error, "dns", "", "the name "+safe(r.Host)+" of an endpoint cannot be looked up", safe(r.Error), "mend the name, or the machine's name servers (/etc/resolv.conf); an address in its place always works")
+			x.add(Error, "dns", "", "the name "+terminal.Safe(r.Host)+" of an endpoint cannot be looked up", terminal.Safe(r.Error), "mend the name, or the machine's name servers (/etc/resolv.conf); an address in its place always works")
 		}
 	}
 	if x.Unsynced {
@@ -139,10 +131,10 @@ func (x *examination) network() {
 		return
 	}
 	for _, d := range x.Second.Network.Drift {
-		x.add(Warning, "drift", "", "the network is not as declared", safe(d.Text), "culvert reload "+x.Name)
+		x.add(Warning, "drift", "", "the network is not as declared", terminal.Safe(d.Text), "culvert reload "+x.Name)
 	}
 	if e := x.Second.Network.Error; e != "" {
-		x.add(Warning, "not-compared", "", "the network cannot be compared with what is declared", safe(e), "")
+		x.add(Warning, "not-compared", "", "the network cannot be compared with what is declared", terminal.Safe(e), "")
 	}
 	if x.Second.Network.Interrupted {
 		x.add(Warning, "interrupted", "", "a change of the network is half-way", "", "culvert reload "+x.Name)
@@ -158,7 +150,7 @@ func (x *examination) tunnel(t *control.Tunnel) {
 		x.add(Warning, "loop", t.Interface, "no frames cross, because of a loop between sites", fmt.Sprintf("%d found", t.Switch.Loops), "take one of the ways between the sites away, or turn spanning tree on in the bridges")
 	}
 	x.blocked = false
-	if where, packets := x.Firewall.stops(t.ListenPort, "input", "prerouting"); where != "" && !anyReached(t, x.Now) {
+	if where, packets := x.Firewall.stops(t.ListenPort, "input", "prerouting"); where != "" && !anyReached(t) {
 		x.blocked = true
 		x.add(Error, "firewall", t.Interface, fmt.Sprintf("this machine's firewall drops what comes to UDP port %d", t.ListenPort), evidenceOf(where, packets),
 			"let it in: "+x.Firewall.letThrough(where, t.ListenPort))
@@ -217,21 +209,19 @@ func (x *examination) before(t *control.Tunnel) *control.Tunnel {
 	return nil
 }
 
-// contact is how long after a handshake a peer counts as reached.
-const contact = 180 * time.Second
+// recent is how long ago a refusal may be to say something of how it is now.
+const recent = 180 * time.Second
 
-func inContact(p *control.Peer, now time.Time) bool {
-	return !p.LatestHandshake.IsZero() && now.Sub(p.LatestHandshake) < contact && p.HandshakeAttempts < 2
-}
+func inContact(p *control.Peer) bool { return p.Connected && p.HandshakeAttempts < 2 }
 
 // anyReached reports whether a peer of the tunnel is: then its port is open to somebody, and what a firewall seems to do, it does not.
-func anyReached(t *control.Tunnel, now time.Time) bool {
-	return slices.ContainsFunc(t.Peers, func(p control.Peer) bool { return inContact(&p, now) })
+func anyReached(t *control.Tunnel) bool {
+	return slices.ContainsFunc(t.Peers, func(p control.Peer) bool { return inContact(&p) })
 }
 
 func nameOf(t *control.Tunnel, p *control.Peer) string {
 	if p.Name != "" {
-		return t.Interface + " peer " + safe(p.Name)
+		return t.Interface + " peer " + terminal.Safe(p.Name)
 	}
 	return t.Interface + " peer " + p.PublicKey.Base64()
 }
@@ -254,14 +244,14 @@ func (x *examination) peer(t *control.Tunnel, p *control.Peer) {
 	where := nameOf(t, p)
 	if p.Access != nil {
 		if p.Access.Closed != "" {
-			x.add(Note, "closed", where, "it has no session: "+safe(p.Access.Closed), "", "change expires or schedule in its access")
+			x.add(Note, "closed", where, "it has no session: "+terminal.Safe(p.Access.Closed), "", "change expires or schedule in its access")
 			return
 		}
 		if q := p.Access.Quota; q != nil && q.Used >= q.Bytes {
 			x.add(Warning, "quota", where, "its quota is used up", fmt.Sprintf("%d of %d bytes", q.Used, q.Bytes), "wait for the next period, or raise the quota")
 		}
 	}
-	if inContact(p, x.Now) {
+	if inContact(p) {
 		x.reachedPeer(where, t, p)
 		return
 	}
@@ -283,7 +273,7 @@ func (x *examination) peer(t *control.Tunnel, p *control.Peer) {
 		}
 	}
 	for _, r := range t.Refused {
-		explained = explained || (r.Peer == p.PublicKey || calls(&r, p)) && x.Now.Sub(r.Last) < contact
+		explained = explained || (r.Peer == p.PublicKey || calls(&r, p)) && x.Now.Sub(r.Last) < recent
 	}
 	port := uint16(0)
 	if ap, err := netip.ParseAddrPort(p.Endpoint); err == nil {
@@ -317,7 +307,7 @@ func (x *examination) silent(where string, t *control.Tunnel, p *control.Peer, c
 	if c != nil && !c.TCP {
 		do += "; where a network on the way blocks UDP, set tcp at both ends"
 	}
-	x.add(Error, "silent", where, "it does not answer at "+safe(p.Endpoint), evidence, do)
+	x.add(Error, "silent", where, "it does not answer at "+terminal.Safe(p.Endpoint), evidence, do)
 }
 
 // calls reports whether somebody without a key known here calls from where the peer is to be.
@@ -337,7 +327,7 @@ const baseMTU = 1232
 
 func (x *examination) reachedPeer(where string, t *control.Tunnel, p *control.Peer) {
 	if p.TCP {
-		x.add(Note, "tcp", where, "it is reached over TCP, since UDP does not get through", safe(p.Endpoint), "let UDP through on the way: it is faster")
+		x.add(Note, "tcp", where, "it is reached over TCP, since UDP does not get through", terminal.Safe(p.Endpoint), "let UDP through on the way: it is faster")
 	}
 	if n := p.Native; n != nil && !p.TCP {
 		if n.PathSettled && n.PathMTU <= baseMTU {
@@ -370,12 +360,12 @@ func (x *examination) refused(t *control.Tunnel, r *control.Refusal) {
 			where = nameOf(t, &t.Peers[i])
 		}
 	}
-	evidence := fmt.Sprintf("%d times, the last from %s %s ago", r.Count, safe(r.From), max(0, x.Now.Sub(r.Last)).Truncate(time.Second))
+	evidence := fmt.Sprintf("%d times, the last from %s %s ago", r.Count, terminal.Safe(r.From), max(0, x.Now.Sub(r.Last)).Truncate(time.Second))
 	switch {
 	case r.Reason == "in: handshake failed" && r.Answer:
 		x.add(Error, "preshared-key", where, "it answers, and its answer does not fit: the preshared keys differ", evidence, "give both ends the same preshared key, or neither one")
-	case r.Reason == "in: unknown peer" && slices.ContainsFunc(t.Peers, func(p control.Peer) bool { return calls(r, &p) && !inContact(&p, x.Now) }):
-		x.add(Error, "peer-key", where, "the peer at "+safe(r.From)+" has another public key than the one named here", "it calls with "+r.Peer.Base64()+", "+evidence, "compare with culvert status at the far end, and set public_key here")
+	case r.Reason == "in: unknown peer" && slices.ContainsFunc(t.Peers, func(p control.Peer) bool { return calls(r, &p) && !inContact(&p) }):
+		x.add(Error, "peer-key", where, "the peer at "+terminal.Safe(r.From)+" has another public key than the one named here", "it calls with "+r.Peer.Base64()+", "+evidence, "compare with culvert status at the far end, and set public_key here")
 	case r.Reason == "in: unknown peer":
 		x.add(Warning, "unknown-peer", where, "somebody calls whose key is no peer's here", "public key "+r.Peer.Base64()+", "+evidence, "add it as a peer if you know it; if not, nothing is answered and nothing is to be done")
 	case r.Reason == "in: handshake of another wire":

@@ -28,7 +28,7 @@ func well() *Facts {
 				Interface: "wg0", Mode: "tun", Up: true, PublicKey: crypto.PublicKey{9}.Base64(), ListenPort: 1000, MTU: 1416, Drops: map[string]uint64{},
 				Peers: []control.Peer{{
 					PublicKey: crypto.PublicKey{1}, Name: "b", Endpoint: "192.0.2.2:2000", Source: "192.0.2.1", Wire: "culvert",
-					AllowedIPs: []netip.Prefix{netip.MustParsePrefix("10.20.0.2/32")}, LatestHandshake: now.Add(-time.Minute),
+					AllowedIPs: []netip.Prefix{netip.MustParsePrefix("10.20.0.2/32")}, LatestHandshake: now.Add(-time.Minute), Connected: true,
 					SentPackets: 10, ReceivedPackets: 10, Native: &control.Native{PathMTU: 1449, InnerMTU: 1416, PathSettled: true, Loss: new(0.0)},
 				}},
 			}},
@@ -47,7 +47,7 @@ func well() *Facts {
 // silent makes the peer one that does not answer.
 func silent(f *Facts) {
 	p := &f.Second.Tunnels[0].Peers[0]
-	p.LatestHandshake, p.HandshakeAttempts, p.ReceivedPackets, p.Native = time.Time{}, 5, 0, nil
+	p.LatestHandshake, p.Connected, p.HandshakeAttempts, p.ReceivedPackets, p.Native = time.Time{}, false, 5, 0, nil
 }
 
 func stopped(f *Facts) { f.First, f.Second, f.NotRunning = nil, nil, true }

@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -38,7 +37,7 @@ func (m *Monitor) handler(at config.Listen, metrics, page bool) http.Handler {
 			return
 		}
 		s, _ := m.shared.snapshot()
-		ready(s, asked, time.Now()).write(w)
+		ready(s, asked).write(w)
 	})
 	if metrics {
 		mux.Handle("/metrics", m.metrics)

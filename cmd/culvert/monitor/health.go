@@ -84,7 +84,7 @@ func parseWanted(query []string) (w wanted, err error) {
 }
 
 // ready answers whether the instance can carry what it is there for.
-func ready(s *Snapshot, w wanted, now time.Time) health {
+func ready(s *Snapshot, w wanted) health {
 	h := health{Reasons: []string{}, Tunnels: []tunnelHealth{}}
 	say := func(format string, args ...any) { h.Reasons = append(h.Reasons, fmt.Sprintf(format, args...)) }
 	if !s.Ready {
@@ -101,7 +101,7 @@ func ready(s *Snapshot, w wanted, now time.Time) health {
 		missing := 0
 		for j := range t.Peers {
 			p := &t.Peers[j]
-			ok := Connected(p, now)
+			ok := p.Connected
 			if ok {
 				is.Connected++
 			} else {
@@ -144,9 +144,9 @@ func (h health) write(w http.ResponseWriter) {
 }
 
 // sessions counts the peers of a tunnel with a session.
-func sessions(t *control.Tunnel, now time.Time) (n int) {
+func sessions(t *control.Tunnel) (n int) {
 	for i := range t.Peers {
-		if Connected(&t.Peers[i], now) {
+		if t.Peers[i].Connected {
 			n++
 		}
 	}

@@ -155,7 +155,7 @@ func (w *writer) tunnel(t *control.Tunnel) {
 	w.put(tunnelMTU, float64(t.MTU), name)
 	w.put(tunnelWorkers, float64(t.Workers), name)
 	w.put(tunnelPeers, float64(len(t.Peers)), name)
-	w.put(tunnelSessions, float64(sessions(t, w.now)), name)
+	w.put(tunnelSessions, float64(sessions(t)), name)
 	w.truth(underLoad, t.UnderLoad, name)
 	staged := 0
 	for i := range t.Peers {
@@ -235,7 +235,7 @@ func (w *writer) server(s *Server) {
 	four, six := 0, 0
 	for i := range s.Clients {
 		c := &s.Clients[i]
-		if !c.LatestHandshake.IsZero() && w.now.Sub(c.LatestHandshake) < Session {
+		if c.Connected {
 			connected++
 		}
 		if c.SignIn != nil && c.SignIn.Until.IsZero() {
@@ -293,7 +293,7 @@ func (w *writer) peer(t *control.Tunnel, p *control.Peer) {
 		over = "tcp"
 	}
 	w.put(peerInfo, 1, own(p.Wire, p.Suite, over)...)
-	w.truth(peerSession, Connected(p, w.now), own()...)
+	w.truth(peerSession, p.Connected, own()...)
 	w.put(peerAttempts, float64(p.HandshakeAttempts), own()...)
 	w.count(peerPackets, p.SentPackets, own("out")...)
 	w.count(peerPackets, p.ReceivedPackets, own("in")...)

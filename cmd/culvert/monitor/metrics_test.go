@@ -78,7 +78,7 @@ func TestPeerSeriesAreBounded(t *testing.T) {
 	for i := range MaxPeerSeries + 1000 {
 		p := control.Peer{PublicKey: keyOf(i), Wire: "culvert"}
 		if i%10 == 0 {
-			p.LatestHandshake = sampleTime
+			p.LatestHandshake, p.Connected = sampleTime, true
 		}
 		peers = append(peers, p)
 	}

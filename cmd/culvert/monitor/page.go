@@ -334,7 +334,7 @@ func order(by string) func(a, b foundPeer) int {
 }
 
 func (h *history) tunnel(t *control.Tunnel, now time.Time) pageTunnel {
-	p := pageTunnel{Name: t.Interface, Mode: t.Mode, Up: t.Up, Port: t.ListenPort, MTU: t.MTU, Peers: len(t.Peers), Connected: sessions(t, now), Server: t.Server}
+	p := pageTunnel{Name: t.Interface, Mode: t.Mode, Up: t.Up, Port: t.ListenPort, MTU: t.MTU, Peers: len(t.Peers), Connected: sessions(t), Server: t.Server}
 	p.Received, p.Sent = carried(&t.Transport)
 	m := unknown
 	if c := h.tunnels[t.Interface]; c != nil {
@@ -354,7 +354,7 @@ func (h *history) peer(f foundPeer, now time.Time) pagePeer {
 	key := peerKey{f.t.Interface, f.p.PublicKey}
 	p := pagePeer{
 		Tunnel: f.t.Interface, Key: f.p.PublicKey.Base64(), Name: f.p.Name, Endpoint: f.p.Endpoint, TCP: f.p.TCP, Wire: f.p.Wire, Suite: f.p.Suite,
-		Connected: Connected(f.p, now), Handshake: ago(f.p.LatestHandshake, now), Attempts: f.p.HandshakeAttempts,
+		Connected: f.p.Connected, Handshake: ago(f.p.LatestHandshake, now), Attempts: f.p.HandshakeAttempts,
 		In: rate(f.rates.in), Out: rate(f.rates.out), Received: f.p.ReceivedBytes, Sent: f.p.SentBytes, RTT: rate(unknown[rtt]),
 		Spark: h.spark(key), Course: h.peers[key] != nil,
 	}
@@ -380,7 +380,7 @@ func (h *history) peer(f foundPeer, now time.Time) pagePeer {
 
 func pageClientOf(c *control.ServerClient, now time.Time) pageClient {
 	p := pageClient{Tunnel: c.Tunnel, Name: c.Name, Group: c.Group, Seen: ago(c.Seen, now), Received: c.ReceivedBytes, Sent: c.SentBytes,
-		Connected: !c.LatestHandshake.IsZero() && now.Sub(c.LatestHandshake) < Session, SignIn: c.SignIn != nil && c.SignIn.Until.IsZero()}
+		Connected: c.Connected, SignIn: c.SignIn != nil && c.SignIn.Until.IsZero()}
 	for _, a := range cut(c.Addresses, 0, maxAllowed) {
 		p.Addresses = append(p.Addresses, a.String())
 	}

@@ -75,7 +75,7 @@ func TestPage(t *testing.T) {
 			Endpoint:   netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 51, byte(i / 250), byte(i % 250)}), 51820).String(),
 			AllowedIPs: []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 60, byte(i / 250), byte(i % 250)}), 32)}}
 		if i%3 > 0 {
-			p.LatestHandshake = sampleTime.Add(-time.Duration(i) * 100 * time.Millisecond)
+			p.LatestHandshake, p.Connected = sampleTime.Add(-time.Duration(i)*100*time.Millisecond), true
 			p.Native = &control.Native{PathMTU: 1472, InnerMTU: 1439, RTT: 0.01 + float64(i)/10000, RTTMin: 0.01}
 		}
 		office.Peers = append(office.Peers, p)

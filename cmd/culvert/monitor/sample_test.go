@@ -43,7 +43,7 @@ func sample() Snapshot {
 				Interface: "office", Mode: "tun", Up: true, PublicKey: keyOf(9).Base64(), ListenPort: 51820, MTU: 1416, Workers: 2,
 				Peers: []control.Peer{
 					{PublicKey: keyOf(1), Name: "branch", Endpoint: "192.0.2.7:51820", AllowedIPs: []netip.Prefix{prefix("10.30.0.0/16"), prefix("fd30::/64")},
-						LatestHandshake: at(40 * time.Second), Wire: "culvert", Suite: "AES-256-GCM", PostQuantum: true,
+						LatestHandshake: at(40 * time.Second), Connected: true, Wire: "culvert", Suite: "AES-256-GCM", PostQuantum: true,
 						ReceivedBytes: 5_000_000_000, SentBytes: 700_000_000, ReceivedPackets: 4_000_000, SentPackets: 2_000_000,
 						Native: &control.Native{PathMTU: 1472, InnerMTU: 1439, PathSettled: true, RTT: 0.0123, RTTMin: 0.011, RTTVar: 0.0008, Loss: &loss},
 						Access: &control.Access{Default: "deny", Rules: 3, Quota: &control.Quota{Bytes: 1 << 40, Every: "month", Used: 5_700_000_000},
@@ -61,7 +61,7 @@ func sample() Snapshot {
 				Server: true,
 			}, {
 				Interface: "lan", Mode: "tap", MTU: 1500, Workers: 1, Peers: []control.Peer{
-					{PublicKey: keyOf(4), Name: "site-b", Wire: "culvert", LatestHandshake: at(time.Second), Suite: "AES-256-GCM", PostQuantum: true,
+					{PublicKey: keyOf(4), Name: "site-b", Wire: "culvert", LatestHandshake: at(time.Second), Connected: true, Suite: "AES-256-GCM", PostQuantum: true,
 						Native: &control.Native{PathMTU: 1472, InnerMTU: 1439, RTT: 0.2, RTTMin: 0.1, RTTVar: 0.05}, Port: &control.Port{Alive: true, Addresses: 2}},
 				},
 				Drops: map[string]uint64{},
@@ -73,7 +73,7 @@ func sample() Snapshot {
 		},
 		Servers: []Server{{Interface: "office", Invitations: 2, Clients: []control.ServerClient{
 			{Tunnel: "office", Name: "alice", Group: "staff", PublicKey: keyOf(5), Wire: "culvert", Joined: at(300 * time.Hour), Says: hostile,
-				Addresses: []netip.Addr{netip.MustParseAddr("10.20.0.9"), netip.MustParseAddr("fd20::9")}, LatestHandshake: at(time.Minute),
+				Addresses: []netip.Addr{netip.MustParseAddr("10.20.0.9"), netip.MustParseAddr("fd20::9")}, LatestHandshake: at(time.Minute), Connected: true,
 				Endpoint: "198.51.100.4:40000", Seen: at(time.Minute), ReceivedBytes: 12345678, SentBytes: 987654321},
 			{Tunnel: "office", Name: "bob", PublicKey: keyOf(6), Wire: "wireguard", Joined: at(30 * time.Hour), Seen: at(20 * time.Hour),
 				Addresses: []netip.Addr{netip.MustParseAddr("10.20.0.10")}, SignIn: &control.ClientSignIn{By: "totp"}},

@@ -41,14 +41,6 @@ type Reloads struct {
 	Took         time.Duration // the last one
 }
 
-// Session is how long after a handshake there is a session: REJECT_AFTER_TIME of WireGuard's protocol (its paper, section 6.2), and of ours.
-const Session = 180 * time.Second
-
-// Connected reports whether there is a session with a peer.
-func Connected(p *control.Peer, now time.Time) bool {
-	return !p.LatestHandshake.IsZero() && now.Sub(p.LatestHandshake) < Session
-}
-
 const (
 	shareFor = 500 * time.Millisecond // a snapshot is as good as a new one
 	keepFor  = 5 * time.Second        // and is let go of, if nobody has asked for long

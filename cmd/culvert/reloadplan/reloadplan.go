@@ -59,13 +59,13 @@ func Of(from, to *config.File) (list []control.ReloadChange) {
 		list = append(list, c)
 	}
 	for i := range from.Tunnels {
-		if find(to.Tunnels, from.Tunnels[i].Name) == nil {
+		if to.Tunnel(from.Tunnels[i].Name) == nil {
 			list = append(list, control.ReloadChange{Verdict: Delete, Tunnel: from.Tunnels[i].Name, Interrupts: "all its sessions end"})
 		}
 	}
 	for i := range to.Tunnels {
 		t := &to.Tunnels[i]
-		old := find(from.Tunnels, t.Name)
+		old := from.Tunnel(t.Name)
 		if old == nil {
 			list = append(list, control.ReloadChange{Verdict: Create, Tunnel: t.Name})
 			continue
@@ -73,13 +73,6 @@ func Of(from, to *config.File) (list []control.ReloadChange) {
 		list = append(list, tunnel(old, t)...)
 	}
 	return list
-}
-
-func find(tunnels []config.Tunnel, name string) *config.Tunnel {
-	if i := slices.IndexFunc(tunnels, func(t config.Tunnel) bool { return t.Name == name }); i >= 0 {
-		return &tunnels[i]
-	}
-	return nil
 }
 
 func tunnel(from, to *config.Tunnel) (list []control.ReloadChange) {

@@ -6,15 +6,16 @@ import (
 	"time"
 
 	"culvert/control"
+	"culvert/server/terminal"
 )
 
 // detailLines are of the peer that the cursor is on.
 func (m *Model) detailLines() []string {
 	if m.cursor >= len(m.rows) || m.rows[m.cursor].id != m.chosen {
-		return []string{m.titleLine(safe(m.chosen.tunnel)), "", " " + cell("the peer is not there now; esc goes back", m.width-1)}
+		return []string{m.titleLine(terminal.Safe(m.chosen.tunnel)), "", " " + cell("the peer is not there now; esc goes back", m.width-1)}
 	}
 	r := &m.rows[m.cursor]
-	lines := []string{m.titleLine(fmt.Sprintf("%s > %s", safe(r.id.tunnel), safe(r.name())))}
+	lines := []string{m.titleLine(fmt.Sprintf("%s > %s", terminal.Safe(r.id.tunnel), terminal.Safe(r.name())))}
 	if n := m.notice(); n != "" {
 		lines = append(lines, m.paint(warning, cell(" "+n, m.width)))
 	}
@@ -44,20 +45,20 @@ func (m *Model) facts(r *row) []string {
 	}
 	wide("key", "%s", p.PublicKey.Base64())
 	if r.id.instance != r.id.tunnel {
-		add("instance", "%s", safe(r.id.instance))
+		add("instance", "%s", terminal.Safe(r.id.instance))
 	}
 	switch {
 	case p.Endpoint == "":
 		add("endpoint", "not known yet")
 	case p.TCP:
-		add("endpoint", "%s over TCP", safe(p.Endpoint))
+		add("endpoint", "%s over TCP", terminal.Safe(p.Endpoint))
 	default:
-		add("endpoint", "%s", safe(p.Endpoint))
+		add("endpoint", "%s", terminal.Safe(p.Endpoint))
 	}
 	if p.Source != "" {
-		add("from here", "%s", safe(p.Source))
+		add("from here", "%s", terminal.Safe(p.Source))
 	}
-	wire := safe(p.Wire)
+	wire := terminal.Safe(p.Wire)
 	if p.PostQuantum {
 		wire += ", post-quantum"
 	}
@@ -66,7 +67,7 @@ func (m *Model) facts(r *row) []string {
 	}
 	add("wire", "%s", wire)
 	if p.Suite != "" {
-		add("cipher", "%s", safe(p.Suite))
+		add("cipher", "%s", terminal.Safe(p.Suite))
 	}
 	if r.since < 0 {
 		add("handshake", "none yet")
@@ -95,7 +96,7 @@ func (m *Model) facts(r *row) []string {
 		}
 		add("path", "%s", path)
 		if n.Agent != "" {
-			add("program", "%s", safe(n.Agent))
+			add("program", "%s", terminal.Safe(n.Agent))
 		}
 	}
 	if p.Port != nil {
@@ -149,10 +150,10 @@ func accessText(a *control.Access) string {
 		parts = append(parts, "held")
 	}
 	if a.Closed != "" {
-		parts = append(parts, "closed: "+safe(a.Closed))
+		parts = append(parts, "closed: "+terminal.Safe(a.Closed))
 	}
 	if a.Quota != nil {
-		parts = append(parts, fmt.Sprintf("used %s of %s a %s", bytes(a.Quota.Used), bytes(a.Quota.Bytes), safe(a.Quota.Every)))
+		parts = append(parts, fmt.Sprintf("used %s of %s a %s", bytes(a.Quota.Used), bytes(a.Quota.Bytes), terminal.Safe(a.Quota.Every)))
 	}
 	sum := func(d control.AccessDrops) uint64 { return d.Denied + d.OverRate + d.OverQuota + d.ShutOut }
 	if n := sum(a.FromPeer) + sum(a.ToPeer); n > 0 {
@@ -208,7 +209,7 @@ func (m *Model) lanes(p *control.Peer) (lines []string) {
 	}
 	lines = append(lines, "", m.paint(heading, cell("  LANE      IN     OUT  WHERE", m.width)))
 	for _, l := range p.Native.Lanes {
-		where := safe(l.Endpoint)
+		where := terminal.Safe(l.Endpoint)
 		if !l.Open {
 			where = "not in use"
 		}

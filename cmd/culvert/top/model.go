@@ -9,6 +9,7 @@ import (
 	tea "charm.land/bubbletea/v2"
 
 	"culvert/control"
+	"culvert/server/terminal"
 )
 
 // Options are what a view is made of.
@@ -239,7 +240,7 @@ func (m *Model) move(to int) {
 
 func (m *Model) typeIn(text string) {
 	for _, r := range text {
-		if len(m.filter) < 60 && safe(string(r)) == string(r) {
+		if len(m.filter) < 60 && terminal.Safe(string(r)) == string(r) {
 			m.filter += string(r)
 		}
 	}

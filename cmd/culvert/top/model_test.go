@@ -16,6 +16,7 @@ import (
 	"culvert/control"
 	"culvert/crypto"
 	"culvert/internal/golden"
+	"culvert/server/terminal"
 )
 
 var start = time.Date(2026, 5, 4, 12, 0, 0, 0, time.UTC)
@@ -31,7 +32,7 @@ func network(n int) Snapshot {
 	peer := func(i byte, name string) control.Peer {
 		return control.Peer{
 			PublicKey: crypto.PublicKey{i}, Name: name, Wire: "culvert", PostQuantum: true, Suite: "AES-256-GCM",
-			Endpoint: fmt.Sprintf("192.0.2.%d:51820", i), Source: "198.51.100.1", LatestHandshake: start.Add(-time.Duration(i) * time.Second),
+			Endpoint: fmt.Sprintf("192.0.2.%d:51820", i), Source: "198.51.100.1", LatestHandshake: start.Add(-time.Duration(i) * time.Second), Connected: n+int(i) < 180,
 			AllowedIPs: []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 20, i, 0}), 24)},
 			Native:     &control.Native{PathMTU: 1449, InnerMTU: 1416, PathSettled: true, RTT: 0.0123, RTTMin: 0.0095, RTTVar: 0.001, Loss: new(0.0), Agent: "culvert v1"},
 		}
@@ -44,10 +45,10 @@ func network(n int) Snapshot {
 	alice.ReceivedBytes, alice.SentBytes = wave(2e3, 1e3, 8), wave(90e3, 60e3, 30)
 	alice.Native.RTT, alice.Native.Loss = 0.180+0.02*math.Sin(float64(n)), new(0.031)
 	alice.Access = &control.Access{Default: "deny", Rules: 2, Flows: 3, Quota: &control.Quota{Bytes: 5e10, Used: 1 << 30, Every: "month"}, FromPeer: control.AccessDrops{Denied: uint64(7 * n)}}
-	bob.LatestHandshake, bob.ReceivedBytes, bob.SentBytes = start.Add(-2*time.Hour), 5000, 6000
+	bob.LatestHandshake, bob.Connected, bob.ReceivedBytes, bob.SentBytes = start.Add(-2*time.Hour), false, 5000, 6000
 	phone.Wire, phone.PostQuantum, phone.Suite, phone.Native, phone.Keepalive = "wireguard", false, "ChaCha20-Poly1305", nil, 25
 	phone.ReceivedBytes, phone.SentBytes = uint64(32*n), uint64(32*n)
-	silent.LatestHandshake, silent.HandshakeAttempts, silent.Native = time.Time{}, 4+n/5, &control.Native{PathMTU: 1232, InnerMTU: 1199}
+	silent.LatestHandshake, silent.Connected, silent.HandshakeAttempts, silent.Native = time.Time{}, false, 4+n/5, &control.Native{PathMTU: 1232, InnerMTU: 1199}
 	silent.Suite, silent.SentBytes = "", uint64(148*(n/5))
 	evil.Endpoint, evil.TCP = "[2001:db8::6]:443", true
 	evil.Native.Agent = "\x1b[2J\x1b[31mpwned\u202e"
@@ -173,7 +174,7 @@ func TestFramesFit(t *testing.T) {
 						if w := ansi.StringWidth(l); w > width {
 							t.Fatalf("%s at %dx%d: line %d is %d wide: %q", name, width, height, i, w, l)
 						}
-						if rest := ansi.Strip(l); safe(rest) != rest {
+						if rest := ansi.Strip(l); terminal.Safe(rest) != rest {
 							t.Fatalf("%s at %dx%d: line %d holds what is not printable: %q", name, width, height, i, l)
 						}
 					}
@@ -362,7 +363,7 @@ func TestManyPeers(t *testing.T) {
 		for i := range peers {
 			peers[i] = control.Peer{
 				PublicKey: crypto.PublicKey{byte(i), byte(i >> 8), 1}, Name: fmt.Sprintf("client-%05d", i), Wire: "culvert",
-				ReceivedBytes: uint64(sample * i), LatestHandshake: start, Native: &control.Native{},
+				ReceivedBytes: uint64(sample * i), LatestHandshake: start, Connected: true, Native: &control.Native{},
 			}
 		}
 		return Snapshot{At: start.Add(time.Duration(sample) * time.Second), Instances: []control.Instance{

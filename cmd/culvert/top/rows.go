@@ -19,9 +19,6 @@ type row struct {
 	since  time.Duration // since the latest handshake; negative: there was none
 }
 
-// contact is how long after a handshake a peer counts as reached: a session's lifetime (WireGuard, section 6.1).
-const contact = 180 * time.Second
-
 // state says whether a peer is reached.
 type state int
 
@@ -35,7 +32,7 @@ func (r *row) state() state {
 	switch {
 	case r.peer.HandshakeAttempts > 1: // the first may be on its way
 		return trying
-	case r.since >= 0 && r.since < contact:
+	case r.peer.Connected:
 		return reached
 	}
 	return idle

@@ -7,17 +7,7 @@ import (
 	"time"
 
 	"github.com/charmbracelet/x/ansi"
-
-	"culvert/server/terminal"
 )
-
-// safe is text that came from elsewhere, as it may be shown: quoted where it holds anything that is not printable.
-func safe(text string) string {
-	if terminal.Printable(text) {
-		return text
-	}
-	return strconv.QuoteToGraphic(text)
-}
 
 // cell is text in exactly width columns, cut with a mark where it is longer.
 func cell(text string, width int) string {

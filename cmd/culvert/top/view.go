@@ -10,6 +10,7 @@ import (
 	"github.com/charmbracelet/x/ansi"
 
 	"culvert/control"
+	"culvert/server/terminal"
 )
 
 // View draws the screen.
@@ -78,13 +79,13 @@ func (m *Model) notice() string {
 	}
 	switch {
 	case m.err != nil && (len(parts) == 0 || m.o.Name == ""):
-		parts = append(parts, safe(m.err.Error()))
+		parts = append(parts, terminal.Safe(m.err.Error()))
 	case m.asking && m.asked && !m.paused && m.now.Sub(m.next) > 3*time.Second:
 		parts = append(parts, fmt.Sprintf("no answer for %s", age(m.now.Sub(m.next))))
 	}
 	var only []string
 	if m.tunnel != (tunnelID{}) {
-		only = append(only, "tunnel "+safe(m.tunnel.tunnel))
+		only = append(only, "tunnel "+terminal.Safe(m.tunnel.tunnel))
 	}
 	if m.which != everyone {
 		only = append(only, whichNames[m.which])
@@ -150,7 +151,7 @@ func (m *Model) summary() string {
 	}
 	text := plural(tunnels, "tunnel")
 	if m.o.Name != "" {
-		text = safe(m.o.Name) + ": " + text
+		text = terminal.Safe(m.o.Name) + ": " + text
 	}
 	return fmt.Sprintf("%s, %d of %s in contact", text, inContact, plural(peers, "peer"))
 }
@@ -168,12 +169,7 @@ func (m *Model) inContact(in *shownInstance, t *control.Tunnel) (n int) {
 		return 0
 	}
 	for k := range t.Peers {
-		p := &t.Peers[k]
-		r := row{peer: p, since: -1}
-		if !p.LatestHandshake.IsZero() {
-			r.since = max(0, m.now.Sub(p.LatestHandshake))
-		}
-		if r.state() == reached {
+		if r := (row{peer: &t.Peers[k]}); r.state() == reached {
 			n++
 		}
 	}
@@ -321,7 +317,7 @@ func (m *Model) tunnelLine(c *columns, in *shownInstance, t *control.Tunnel) str
 	if !in.gone.IsZero() || !m.visible(id) {
 		mainPaint = faint
 	}
-	name := safe(t.Interface)
+	name := terminal.Safe(t.Interface)
 	switch {
 	case !in.gone.IsZero():
 		name += " (gone)"
@@ -339,7 +335,7 @@ func (m *Model) tunnelLine(c *columns, in *shownInstance, t *control.Tunnel) str
 		}
 	}
 	if c.instance > 0 {
-		parts = append(parts, part{mainPaint, " " + cell(safe(in.Name), c.instance)})
+		parts = append(parts, part{mainPaint, " " + cell(terminal.Safe(in.Name), c.instance)})
 	}
 	port := "-"
 	if t.ListenPort != 0 {
@@ -395,12 +391,12 @@ func (m *Model) peerLine(c *columns, r *row, under bool) string {
 	if r.track.seen != m.history.n {
 		p, markPaint = faint, faint
 	}
-	parts := []part{{markPaint, mark + " "}, {p, cell(safe(r.name()), c.name)}}
+	parts := []part{{markPaint, mark + " "}, {p, cell(terminal.Safe(r.name()), c.name)}}
 	if c.tunnel > 0 {
-		parts = append(parts, part{p, " " + cell(safe(r.id.tunnel), c.tunnel)})
+		parts = append(parts, part{p, " " + cell(terminal.Safe(r.id.tunnel), c.tunnel)})
 	}
 	if c.endpoint > 0 {
-		parts = append(parts, part{faint, " " + cell(safe(endpointText(r.peer)), c.endpoint)})
+		parts = append(parts, part{faint, " " + cell(terminal.Safe(endpointText(r.peer)), c.endpoint)})
 	}
 	if c.allowed > 0 {
 		parts = append(parts, part{faint, " " + cell(allowedText(r.peer), c.allowed)})
@@ -483,7 +479,7 @@ func (m *Model) dropLines(rows int) []string {
 		if d.rate > 0 {
 			p = warning
 		}
-		text := fmt.Sprintf("%s %s %s %s", right(rate(d.rate), 8), right(count(d.total), 7), cell(safe(d.tunnel.tunnel), 12), safe(d.reason))
+		text := fmt.Sprintf("%s %s %s %s", right(rate(d.rate), 8), right(count(d.total), 7), cell(terminal.Safe(d.tunnel.tunnel), 12), terminal.Safe(d.reason))
 		lines = append(lines, m.paint(p, cell(text, m.width)))
 	}
 	return lines
