@@ -44,8 +44,8 @@ func (c *control) initiate(p *peer, now time.Duration) {
 	}
 	if last != 0 && now-last < p.retryAfter() {
 		// Often a response was just sent, and its session is about to be confirmed. Should that fail, what waits here needs
-		// another initiation.
-		if len(p.staged.packets) > 0 && p.timers.retransmit.Load() == 0 {
+		// another initiation, and so does a round of initiations that go unanswered while the far end's arrive.
+		if (len(p.staged.packets) > 0 || p.timers.attempts.Load() > 0) && p.timers.retransmit.Load() == 0 {
 			p.schedule(p.timers.initiationDue(last + p.retryAfter() + t.jitter()))
 		}
 		return

@@ -21,9 +21,10 @@ type keypair struct {
 	received atomic.Uint64 // messages authenticated under it, of lane 0
 	// Probes among the messages, which do not count as sent or lost, since they are made to be lost; the peer's lock guards both.
 	probesSent, probesReceived uint64
-	crossed                    bool    // the far end began it while this end began another; the peer's lock guards it
 	lanes                      []*lane // from lane 1 on; nil: lane 0 is the only one
 	first                      int     // the worker that messages of lane 0 come to
+	// crossed: the far end began it while this end began another, so the far end sends under it as long as this end has both.
+	crossed atomic.Bool
 	// unconfirmed: this end was the responder and nothing has come in under the keypair yet.
 	unconfirmed atomic.Bool
 	// retired: it may receive, but no longer send (the private key has changed).

@@ -162,6 +162,7 @@ func (c *control) maintain(p *peer, now time.Duration) time.Duration {
 	} else {
 		c.speak(p, now)
 	}
+	p.doubt(n, now)
 	n.learn()
 	switch {
 	case p.endpoint.Load() == nil: // whose coming is a visit
@@ -380,7 +381,7 @@ func (c *control) act(p *peer, kp *keypair, number uint64, said message.Message,
 func (c *control) farewell(p *peer, kp *keypair, now time.Duration) {
 	t := c.tunnel
 	// After both ends began at once the far end sends under the session that it began.
-	if kp != p.current.Load() && (kp != p.previous || !kp.crossed) {
+	if kp != p.current.Load() && (kp != p.previous || !kp.crossed.Load()) {
 		return // it has come back already
 	}
 	t.debugf("%s: peer %s says goodbye", t.name(), shortKey(p.public))

@@ -15,7 +15,7 @@ func TestGoodbyeAfterCrossing(t *testing.T) {
 		w.send(time.Second, 5*time.Millisecond)
 		w.expectNoLoss(t)
 		p, q := w.a.tunnelPeer(w.b), w.b.tunnelPeer(w.a)
-		if p.previous == nil || !p.previous.crossed || q.previous == nil || !q.previous.crossed {
+		if p.previous == nil || !p.previous.crossed.Load() || q.previous == nil || !q.previous.crossed.Load() {
 			t.Fatal("the handshakes have not crossed: the test proves nothing")
 		}
 		w.b.Close()

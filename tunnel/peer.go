@@ -267,7 +267,7 @@ func (p *peer) install(kp *keypair) {
 		if id := p.tunnel.identity.Load(); id != nil && id.noise.Public().Compare(p.public) > 0 {
 			kp.patience = crossedPatience
 		}
-		current.crossed = true
+		current.crossed.Store(true)
 		p.discard(p.previous)
 		p.previous = current
 	} else {
@@ -280,9 +280,9 @@ func (p *peer) install(kp *keypair) {
 // that: after both ends began at once, each sends under its own until the next. The lock is held.
 func (p *peer) keepPrevious(current *keypair) {
 	keep, drop := current, p.previous
-	if p.previous != nil && p.previous.crossed && p.previous.wasHeard() {
+	if p.previous != nil && p.previous.crossed.Load() && p.previous.wasHeard() {
 		keep, drop = p.previous, current
-		keep.crossed = false
+		keep.crossed.Store(false)
 	}
 	p.previous = keep
 	p.discard(drop)

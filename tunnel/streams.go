@@ -26,6 +26,7 @@ const switchesTold = time.Minute
 // streams is what a peer has of them.
 type streams struct {
 	own    atomic.Uint32                      // number of the stream that this end has dialled and sends over, 0: none
+	left   atomic.Uint32                      // number of the last one that it has left, 0: none
 	direct atomic.Pointer[transport.Endpoint] // where datagrams went before a stream, nil: nowhere
 	routes atomic.Bool                        // routes or addresses have changed since the last visit
 	heard  atomic.Bool                        // datagrams may get through again
@@ -93,8 +94,12 @@ func streamOf(ep *transport.Endpoint) uint32 {
 
 // mayFollow reports whether an authenticated message from ep moves the peer there from old. A stream that this end has dialled is
 // left by its own decision alone, since that the far end's datagrams get through does not say that this end's do. But where
-// both ends have dialled, that of the end with the lesser key is used by both.
+// both ends have dialled, that of the end with the lesser key is used by both. Nor does a message over a stream that was left bring it
+// back: the far end sent it before it learned of that, and would follow this end there again.
 func (p *peer) mayFollow(old, ep *transport.Endpoint) bool {
+	if ep.Stream != 0 && ep.Stream == p.streams.left.Load() {
+		return false
+	}
 	own := p.streams.own.Load()
 	if own == 0 || old.Stream != own {
 		return true
@@ -115,13 +120,14 @@ func (p *peer) datagramsMayWork() {
 }
 
 // late reports whether msg, authenticated under k, was overtaken by others that went the other way, by datagrams or over a
-// stream: that it comes from there does not say that the peer is there now (compare RFC 9000 section 9.3).
+// stream: that it comes from there does not say that the peer is there now (compare RFC 9000 section 9.3). Where handshakes
+// crossed the far end goes on sending under the session that it began.
 func (k *keypair) late(ep *transport.Endpoint, msg []byte) bool {
 	old := k.peer.endpoint.Load()
 	if old == nil || old.Stream == ep.Stream {
 		return false
 	}
-	return !k.Newest(msg) || k != k.peer.current.Load() && !k.unconfirmed.Load()
+	return !k.Newest(msg) || k != k.peer.current.Load() && !k.unconfirmed.Load() && !k.crossed.Load()
 }
 
 // overStream notes whether the peer is reached over a stream. Where it is no more, what is sent is at once no longer than any
@@ -200,6 +206,16 @@ func (p *peer) streamUnanswered(now time.Duration) {
 	}
 }
 
+// doubt has a handshake tried where the peer answers no echo any more, and none is under way: one way may be blocked, and
+// the session that would otherwise show it at its renewal may last for two minutes. The lock is held.
+func (p *peer) doubt(n *native, now time.Duration) {
+	d := p.streams.dialler
+	if d != nil && n.latency.Silent() && p.timers.retransmit.Load() == 0 && d.machine.Doubt(now) {
+		p.tunnel.debugf("%s: peer %s: answers no echo; trying a handshake", p.tunnel.name(), shortKey(p.public))
+		p.beginAnew()
+	}
+}
+
 // streamAnswered notes that a handshake was completed. The lock is held.
 func (p *peer) streamAnswered(now time.Duration) {
 	if d := p.streams.dialler; d != nil {
@@ -230,9 +246,16 @@ func (d *dialler) giveUp() {
 	d.result = nil
 }
 
+// leaveOwn notes that this end does not send over the stream that it has dialled any more.
+func (s *streams) leaveOwn() {
+	if n := s.own.Swap(0); n != 0 {
+		s.left.Store(n)
+	}
+}
+
 // leaveStream has the peer sent datagrams again, and closes the stream that this end has dialled. The lock is held.
 func (p *peer) leaveStream() {
-	p.streams.own.Store(0)
+	p.streams.leaveOwn()
 	if streamOf(p.endpoint.Load()) != 0 {
 		p.setEndpoint(p.streams.direct.Load())
 	}
@@ -270,7 +293,7 @@ func (c *control) followStream(p *peer, now time.Duration) time.Duration {
 		d.machine.Hint(now)
 	}
 	if own != 0 && at != own { // the stream that the peer has dialled is used instead
-		s.own.Store(0)
+		s.leaveOwn()
 		d.stream = nil // what is on its way over it is to arrive; it is closed when nobody has used it for a while
 		d.machine.Reset(now)
 	}
@@ -454,7 +477,7 @@ func (c *control) pathMessage(p *peer, kp *keypair, said message.Message, from *
 			return
 		}
 		ep := *from
-		p.streams.own.Store(0)
+		p.streams.leaveOwn()
 		p.setEndpoint(&ep)
 		d.stream = nil // what is on its way over it may arrive; it is closed when nobody has used it for a while
 		c.tellReturned(p, d, ep.Remote)

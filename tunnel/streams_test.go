@@ -210,7 +210,7 @@ func TestOneWayBlocked(t *testing.T) {
 			w.exchange(time.Second)
 			w.expectOver(false, false)
 			w.block(way.toServer, way.toClient)
-			for range 130 { // the end that still hears the other finds out when it rekeys, after two minutes
+			for range 15 { // the end that still hears the other finds out by its echoes
 				w.client.send(w.server, "perhaps")
 				w.server.send(w.client, "perhaps")
 				time.Sleep(time.Second)
@@ -499,6 +499,21 @@ func TestLateDatagramsDoNotMoveBack(t *testing.T) {
 		}
 		if moves != 1 {
 			t.Errorf("the server moved %d times", moves)
+		}
+	})
+}
+
+// Echoes are asked of a peer that data flows to or from: an idle one is left alone, whatever has become of UDP.
+func TestIdleTunnelDoubtsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWalled(t, nil)
+		w.exchange(time.Second)
+		time.Sleep(30 * time.Second)
+		w.block(true, false)
+		before := w.udp.Counters().Sent
+		time.Sleep(time.Hour)
+		if n := w.udp.Counters().Sent - before; n != 0 || len(w.tcp.Dials()) != 0 {
+			t.Errorf("%d datagrams, %v dialled", n, w.tcp.Dials())
 		}
 	})
 }

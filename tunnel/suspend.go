@@ -223,7 +223,7 @@ func (k *keypair) export(place Place) (s KeypairState, ok bool) {
 	if k == nil {
 		return s, false
 	}
-	s = KeypairState{Place: place, Patience: k.patience, Crossed: k.crossed, Retired: k.retired.Load(), Received: k.received.Load()}
+	s = KeypairState{Place: place, Patience: k.patience, Crossed: k.crossed.Load(), Retired: k.retired.Load(), Received: k.received.Load()}
 	if s.Session, ok = k.Session.Export(); !ok {
 		return s, false
 	}
@@ -335,7 +335,8 @@ func (p *peer) restore(s *KeypairState, now time.Duration) error {
 	if err != nil {
 		return err
 	}
-	kp := &keypair{Session: made, peer: p, native: n, patience: s.Patience, crossed: s.Crossed, first: workerOf(made.LocalIndex, workers)}
+	kp := &keypair{Session: made, peer: p, native: n, patience: s.Patience, first: workerOf(made.LocalIndex, workers)}
+	kp.crossed.Store(s.Crossed)
 	kp.received.Store(s.Received)
 	kp.retired.Store(s.Retired)
 	kp.unconfirmed.Store(s.Place == PlaceNext)

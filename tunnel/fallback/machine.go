@@ -15,6 +15,9 @@ import "time"
 //	                       a third initiation in a row unanswered (about 7 s after the first)                    -> direct
 //	                       the stream ended: at once                                                             -> dialling
 //
+// In the state direct a handshake is begun at once, not more often than every 10 s, where the peer has answered none of several echoes: it
+// may be heard, and not hear this end.
+//
 // In the state stream probes go by datagrams, at most three a second apart, every 30 s; at once where routes or addresses
 // have changed, or the peer was heard by datagrams. Where datagrams that worked ceased to within two minutes, the
 // interval is twice as long as the last one, up to 8 minutes. Something goes over the stream every 25 s, so that it stays open:
@@ -33,6 +36,7 @@ const (
 	hintEvery      = 5 * time.Second
 	relapseTime    = 2 * time.Minute
 	keepEvery      = 25 * time.Second
+	doubtEvery     = 10 * time.Second
 )
 
 // State is where a peer is.
@@ -78,6 +82,7 @@ type Machine struct {
 	firstID    uint64 // of those in flight
 	hintAt     time.Duration
 	keepAt     time.Duration
+	doubtAt    time.Duration // not before, 0: at any time
 }
 
 // State returns the state.
@@ -95,6 +100,15 @@ func (m *Machine) Unanswered(now time.Duration) {
 		m.back(now)
 		m.due = Leave
 	}
+}
+
+// Doubt says that what is answered at once went unanswered. It reports whether a handshake is to be begun, to see whether datagrams get through.
+func (m *Machine) Doubt(now time.Duration) bool {
+	if m.state != Direct || now < m.doubtAt {
+		return false
+	}
+	m.doubtAt = now + doubtEvery
+	return true
 }
 
 // Answered says that a handshake was completed.

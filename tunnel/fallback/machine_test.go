@@ -282,7 +282,11 @@ func FuzzMachine(f *testing.F) {
 			case 6:
 				m.ProbeAnswered(m.id, now)
 			case 7:
-				m.Hint(now)
+				if c < 128 {
+					m.Hint(now)
+				} else if m.Doubt(now) && m.State() != Direct {
+					t.Fatal("doubted over a stream")
+				}
 			case 8:
 				m.Moved(now)
 			case 9:
@@ -302,4 +306,25 @@ func FuzzMachine(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestDoubts(t *testing.T) {
+	h := newHistory(t)
+	if !h.Doubt(h.now) || h.Doubt(h.now) {
+		t.Error("not once at once")
+	}
+	h.wait(doubtEvery)
+	if !h.Doubt(h.now) {
+		t.Error("not again after a while")
+	}
+	h.fail(2)
+	h.wait(doubtEvery)
+	if h.expect(Dialling, "dial@12s"); h.Doubt(h.now) {
+		t.Error("while the stream is dialled")
+	}
+	h.Opened(h.now)
+	h.Answered(h.now)
+	if h.expect(Stream); h.Doubt(h.now) {
+		t.Error("on the stream")
+	}
 }

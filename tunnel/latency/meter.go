@@ -11,6 +11,10 @@ const (
 	Interval = 5 * time.Second
 	// Timeout is how long an answer is waited for. No round-trip time is longer.
 	Timeout = 3 * time.Second
+	// Retries is how many more follow an echo that goes unanswered, each as soon as the one before has gone unanswered for RetryAfter, or
+	// four round-trip times where that is more, but no more than Timeout.
+	Retries    = 3
+	RetryAfter = time.Second
 )
 
 // Meter measures towards one peer. The zero value is silent until [Meter.Begin].
@@ -24,6 +28,7 @@ type Meter struct {
 	count   uint64 // of data messages sent before it
 
 	echoes, unanswered uint64
+	inARow             int // unanswered since the last answer
 
 	rtt     roundTrip
 	towards direction
@@ -49,7 +54,7 @@ func (m *Meter) Moved(now time.Duration) {
 }
 
 func (m *Meter) restart(now time.Duration) {
-	m.waiting, m.sentAt, m.active = false, 0, now
+	m.waiting, m.sentAt, m.active, m.inARow = false, 0, now, 0
 }
 
 // Pause makes the meter silent until the next Begin, because there is no session.
@@ -62,9 +67,10 @@ func (m *Meter) Active(now time.Duration) { m.active = now }
 // count of data messages sent under that session so far. To be called at [Meter.Deadline] and after any other call that
 // takes now.
 func (m *Meter) Next(sent uint64, now time.Duration) (echo message.Echo, ok bool) {
-	if m.waiting && now >= m.sentAt+Timeout {
+	if m.waiting && now >= m.sentAt+m.patience() {
 		m.waiting = false
 		m.unanswered++
+		m.inARow++
 	}
 	if at := m.due(); at == 0 || now < at {
 		return message.Echo{}, false
@@ -75,10 +81,22 @@ func (m *Meter) Next(sent uint64, now time.Duration) (echo message.Echo, ok bool
 	return message.Echo{ID: m.id, Sent: sent}, true
 }
 
+// patience is how long the last echo's answer is waited for.
+func (m *Meter) patience() time.Duration {
+	if m.inARow == 0 {
+		return Timeout
+	}
+	return min(max(RetryAfter, 4*m.rtt.smoothed), Timeout)
+}
+
 // due returns when the next echo goes, 0: not as things stand.
 func (m *Meter) due() time.Duration {
 	switch {
-	case !m.begun || m.waiting || m.active == 0:
+	case !m.begun || m.waiting:
+		return 0
+	case 0 < m.inARow && m.inARow <= Retries:
+		return m.sentAt
+	case m.active == 0:
 		return 0
 	case m.sentAt == 0:
 		return m.active
@@ -89,7 +107,7 @@ func (m *Meter) due() time.Duration {
 // Deadline returns when [Meter.Next] is to be called again, in the past if at once; 0 if not before another call.
 func (m *Meter) Deadline() time.Duration {
 	if m.waiting {
-		return m.sentAt + Timeout
+		return m.sentAt + m.patience()
 	}
 	return m.due()
 }
@@ -103,7 +121,7 @@ func (m *Meter) Answered(session uint64, reply message.Reply, now time.Duration)
 	if elapsed < 0 || elapsed >= Timeout {
 		return // Next counts it as lost
 	}
-	m.waiting = false
+	m.waiting, m.inARow = false, 0
 	m.rtt.sample(elapsed, now)
 	m.towards.sample(session, m.count, reply.Received, now)
 }
@@ -125,6 +143,9 @@ func (m *Meter) Last() time.Duration { return m.rtt.last }
 
 // Echoes returns how many echoes were sent and how many of them were not answered in time, in all.
 func (m *Meter) Echoes() (sent, unanswered uint64) { return m.echoes, m.unanswered }
+
+// Silent reports whether the last echo and all that followed for want of its answer went unanswered.
+func (m *Meter) Silent() bool { return m.inARow > Retries }
 
 // Loss is what a direction of the data path loses.
 type Loss struct {

@@ -64,12 +64,29 @@ func TestWhenEchoesGo(t *testing.T) {
 	if _, lost := m.Echoes(); lost != 0 {
 		t.Error("lost too early")
 	}
-	silent(t, &m, at+Timeout)
-	if sent, lost := m.Echoes(); sent != 3 || lost != 1 {
-		t.Errorf("%d echoes, %d lost", sent, lost)
+	for range Retries { // with or without traffic
+		at = m.Deadline()
+		echo(t, &m, 0, at)
+		deadline(t, &m, at+RetryAfter)
+		if m.Silent() {
+			t.Error("silent too early")
+		}
+	}
+	silent(t, &m, at+RetryAfter)
+	if sent, lost := m.Echoes(); sent != 6 || lost != 4 || !m.Silent() {
+		t.Errorf("%d echoes, %d lost, silent %v", sent, lost, m.Silent())
 	}
 	deadline(t, &m, 0)
 	m.Active(at + Timeout)
+	deadline(t, &m, at+Interval)
+	e = echo(t, &m, 0, at+Interval)
+	at += Interval
+	deadline(t, &m, at+RetryAfter)
+	m.Answered(1, message.Reply{ID: e.ID}, at+20*ms)
+	if m.Silent() {
+		t.Error("silent after an answer")
+	}
+	m.Active(at + ms)
 	deadline(t, &m, at+Interval)
 
 	m.Begin(1, at+Timeout) // the same
@@ -150,8 +167,12 @@ func TestForeignReplies(t *testing.T) {
 	if _, _, _, ok := m.RTT(); ok {
 		t.Fatal("measured")
 	}
-	silent(t, &m, time.Second+Timeout)
+	next := echo(t, &m, 10, time.Second+Timeout) // the first of the retries
 	m.Answered(5, message.Reply{ID: e.ID}, time.Second+Timeout)
+	if _, _, _, ok := m.RTT(); ok {
+		t.Fatal("measured by the one before")
+	}
+	m.Answered(5, message.Reply{ID: next.ID}, time.Second+Timeout)
 	m.Active(time.Minute)
 	e = echo(t, &m, 10, time.Minute)
 	m.Answered(5, message.Reply{ID: e.ID}, time.Minute) // in no time at all
@@ -159,7 +180,7 @@ func TestForeignReplies(t *testing.T) {
 	if s, _, _, ok := m.RTT(); !ok || s != 1 {
 		t.Errorf("%v %v", s, ok)
 	}
-	if sent, lost := m.Echoes(); sent != 2 || lost != 1 {
+	if sent, lost := m.Echoes(); sent != 3 || lost != 1 {
 		t.Errorf("%d echoes, %d lost", sent, lost)
 	}
 }
