@@ -151,6 +151,7 @@ func (t *tree) configuration() error {
 		"dist/systemd/wide.conf":        "usr/share/culvert/systemd/wide.conf",
 		"dist/sysusers.d/culvert.conf":  "usr/lib/sysusers.d/culvert.conf",
 		"dist/tmpfiles.d/culvert.conf":  "usr/lib/tmpfiles.d/culvert.conf",
+		"dist/polkit-1/culvert.rules":   "usr/share/polkit-1/rules.d/culvert.rules",
 		"dist/logrotate.d/culvert":      "etc/logrotate.d/culvert",
 		"docs/culvert.schema.json":      "usr/share/culvert/culvert.schema.json",
 		"docs/grafana":                  "usr/share/culvert/grafana",

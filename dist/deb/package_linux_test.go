@@ -128,6 +128,7 @@ func testContent(t *testing.T, deb string) {
 	}
 	for _, name := range []string{
 		"usr/lib/systemd/system/culvert@.service", "usr/lib/sysusers.d/culvert.conf", "usr/lib/tmpfiles.d/culvert.conf",
+		"usr/share/polkit-1/rules.d/culvert.rules",
 		"usr/share/man/man1/culvert.1.gz", "usr/share/man/man5/culvert.yaml.5.gz", "usr/share/doc/culvert/copyright",
 		"usr/share/doc/culvert/changelog.gz", "usr/share/doc/culvert/licenses.gz", "usr/share/doc/culvert/examples/vm-bridge.yaml",
 		"usr/share/culvert/systemd/wide.conf", "usr/share/bash-completion/completions/culvert",

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -88,7 +89,7 @@ func (r *resolved) set(index int, servers, domains []string) error {
 		arg    any
 	}{{"SetLinkDNS", dns}, {"SetLinkDomains", toLinkDomains(domains)}, {"SetLinkDefaultRoute", all}} {
 		if err := r.call(c.method, int32(index), c.arg).Err; err != nil {
-			return fmt.Errorf("systemd-resolved: %s: %w", c.method, err)
+			return refusedBy(c.method, err)
 		}
 	}
 	_ = r.call("FlushCaches").Err // what others had answered
@@ -102,7 +103,18 @@ func (r *resolved) revert(index int) error {
 		_ = r.call("FlushCaches").Err
 		return nil
 	}
-	return fmt.Errorf("systemd-resolved: RevertLink: %w", err)
+	return refusedBy("RevertLink", err)
+}
+
+// refusedBy is systemd-resolved's error, with what to do where it is about who asks.
+func refusedBy(method string, err error) error {
+	err = fmt.Errorf("systemd-resolved: %s: %w", method, err)
+	e, ok := errors.AsType[dbus.Error](err)
+	if ok && (e.Name == "org.freedesktop.DBus.Error.AccessDenied" || e.Name == "org.freedesktop.DBus.Error.InteractiveAuthorizationRequired") {
+		return fmt.Errorf("%w: user %d may not set name servers; root may, and the user of culvert's services where polkit runs with the package's rule /usr/share/polkit-1/rules.d/culvert.rules",
+			err, os.Geteuid())
+	}
+	return err
 }
 
 func isNoLink(err error) bool {

@@ -218,6 +218,10 @@ func TestResolved(t *testing.T) {
 	m.must(plan.Delete, vpn, nil)
 	m.clean()
 	m.links["vpn0"] = 7
+	denied := refusedBy("SetLinkDNS", dbus.Error{Name: "org.freedesktop.DBus.Error.InteractiveAuthorizationRequired"})
+	if other := refusedBy("SetLinkDNS", errNone); !strings.Contains(denied.Error(), "culvert.rules") || strings.Contains(other.Error(), "culvert.rules") {
+		t.Errorf("%v; %v", denied, other)
+	}
 	for _, method := range []string{"SetLinkDNS", "SetLinkDomains", "SetLinkDefaultRoute"} {
 		f.refusing(method)
 		if err := m.do(plan.Create, vpn, whole); err == nil || !strings.Contains(err.Error(), method) {
