@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"culvert/crypto"
+	"culvert/internal/lab"
 )
 
 func newKey(t *testing.T) crypto.PrivateKey {
@@ -212,7 +213,7 @@ func TestKeyFiles(t *testing.T) {
 
 func TestKeyFileOwner(t *testing.T) {
 	if os.Getuid() != 0 {
-		skip(t, "needs root to give a file away")
+		lab.Skip(t, "needs root to give a file away")
 	}
 	dir := t.TempDir()
 	path := filepath.Join(dir, "wg0.conf")
@@ -242,13 +243,4 @@ func TestKeyFileOwner(t *testing.T) {
 	refused(t, site, "belongs to user 12345")
 	writeFile(t, site, "version: 1\non: [{events: [peer], run: [/bin/true]}]\ntunnels: {wg0: {private_key_file: key}}\n", 0o644)
 	refused(t, site, "belongs to user 12345")
-}
-
-// skip skips a test, or fails it where everything must run.
-func skip(t *testing.T, why string) {
-	t.Helper()
-	if os.Getenv("CULVERT_NO_SKIP") == "1" {
-		t.Fatal(why)
-	}
-	t.Skip(why)
 }

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"culvert/internal/lab"
 )
 
 // connectAs connects as another user, and returns what is answered to a request.
@@ -52,9 +54,7 @@ func connectAs(t *testing.T, uid int, path, line string) (string, error) {
 // The socket's mode keeps other users out, and where somebody has changed that, the daemon does: with a reason, before it reads
 // anything of them, and without a place taken.
 func TestOtherUsers(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("only root can become another user")
-	}
+	lab.NeedRoot(t) // who can become another user
 	const nobody = 65534
 	s := &service{reload: func() ([]string, error) { return nil, errors.New("should not have been called") }}
 	parent, err := os.MkdirTemp("", "culvert-control-*")

@@ -323,7 +323,7 @@ func TestTrainsOverWire(t *testing.T) {
 			c.setup(t, w)
 			a, b := openOn(t, ha, Options{}), openOn(t, hb, Options{})
 			if !a.Counters().SegmentOffload || !b.Counters().ReceiveOffload {
-				t.Skip("the kernel lacks UDP_SEGMENT or UDP_GRO")
+				lab.Skip(t, "the kernel lacks UDP_SEGMENT or UDP_GRO")
 			}
 			arrivals := listen(t, b)
 			sender := a.NewSender()

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"culvert/internal/lab"
 )
 
 // refuse puts errors in front of the kernel: calls of sendmmsg whose first message is refused by errno, until that
@@ -183,7 +185,7 @@ func TestSegmentRefusedKeepsSource(t *testing.T) {
 func TestSegmentRefusedByKernel(t *testing.T) {
 	a, b := openUDP(t, Options{}), openUDP(t, Options{})
 	if !a.Counters().SegmentOffload {
-		t.Skip("the kernel lacks UDP_SEGMENT")
+		lab.Skip(t, "the kernel lacks UDP_SEGMENT")
 	}
 	if err := a.v4.raw.Control(func(fd uintptr) {
 		if err := unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_NO_CHECK, 1); err != nil {
@@ -277,7 +279,7 @@ func TestSingleOfTrainFails(t *testing.T) {
 func TestEqualTrainsAvoided(t *testing.T) {
 	a, b := openUDP(t, Options{}), openUDP(t, Options{})
 	if !a.Counters().SegmentOffload {
-		t.Skip("the kernel lacks UDP_SEGMENT")
+		lab.Skip(t, "the kernel lacks UDP_SEGMENT")
 	}
 	a.corruptsEqualTrains = true
 	a.send = func(fd uintptr, first *mmsghdr, n int) (int, unix.Errno) {

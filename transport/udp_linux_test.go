@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"culvert/internal/lab"
 )
 
 var (
@@ -156,7 +158,7 @@ func TestLoopbackTrains(t *testing.T) {
 func TestTrainStaysWhole(t *testing.T) {
 	a, b := openUDP(t, Options{}), openUDP(t, Options{})
 	if c := b.Counters(); !a.Counters().SegmentOffload || !c.ReceiveOffload {
-		t.Skip("the kernel lacks UDP_SEGMENT or UDP_GRO")
+		lab.Skip(t, "the kernel lacks UDP_SEGMENT or UDP_GRO")
 	}
 	arrivals := listen(t, b)
 	sender := a.NewSender()
@@ -365,7 +367,7 @@ func TestPortInUse(t *testing.T) {
 func TestPortInUseOnOneFamily(t *testing.T) {
 	c, err := net.ListenUDP("udp6", &net.UDPAddr{IP: net.IPv6zero})
 	if err != nil {
-		t.Skip("needs IPv6:", err)
+		lab.Skip(t, "needs IPv6: "+err.Error())
 	}
 	defer c.Close()
 	port := c.LocalAddr().(*net.UDPAddr).Port

@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"culvert/internal/lab"
 )
 
 // A journal of the test's own lies where the journal does, in a mount namespace that only the writer's process is in.
@@ -22,9 +24,7 @@ func TestJournal(t *testing.T) {
 		write(t)
 		return
 	}
-	if os.Geteuid() != 0 {
-		t.Skip("only root can have a mount namespace with a journal of its own")
-	}
+	lab.NeedRoot(t) // who can have a mount namespace with a journal of its own
 	read, stream, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)

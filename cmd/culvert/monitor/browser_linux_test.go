@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"culvert/internal/lab"
 )
 
 // browser is a headless Chromium, spoken to by its DevTools protocol over pipes (--remote-debugging-pipe: JSON with a zero byte behind each).
@@ -35,13 +37,7 @@ type event struct {
 // openBrowser starts one with a page of its own.
 func openBrowser(t *testing.T) *browser {
 	t.Helper()
-	path, err := exec.LookPath("chromium")
-	if err != nil {
-		if os.Getenv("CULVERT_NO_SKIP") != "" {
-			t.Fatal("there is no chromium")
-		}
-		t.Skip("there is no chromium")
-	}
+	path := lab.NeedProgram(t, "chromium")
 	theirIn, ourOut, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)

@@ -301,7 +301,7 @@ func TestChange(t *testing.T) {
 	is(a, "/metrics", 404)
 	taken, err := net.Listen("tcp", b.Address.String())
 	if err != nil {
-		t.Skip(err)
+		t.Fatal(err)
 	}
 	defer taken.Close()
 	if err := apply(config.Monitor{Metrics: b, Page: freePort(t)}); err == nil || !strings.Contains(err.Error(), "is taken") {
@@ -434,7 +434,7 @@ func TestStartGoesOn(t *testing.T) {
 	at := freePort(t)
 	taken, err := net.Listen("tcp", at.Address.String())
 	if err != nil {
-		t.Skip(err)
+		t.Fatal(err)
 	}
 	var told []string
 	m.Start(config.Monitor{Metrics: at}, func(text string) { told = append(told, text) })
