@@ -31,6 +31,9 @@ type Options struct {
 	// Greet calls peers on the native wire as soon as the interface is up and an endpoint of theirs is known, not with the first packet
 	// for them: a peer that had a session with an earlier life of this end, one that was killed, would go on using it for up to 15 s.
 	Greet bool
+	// Sleep, where it is not nil, calls woke after each time that the machine was suspended, with how long that was, until stop is closed. It
+	// returns soon after that. The monotonic clock, by which the engine goes, has stood still meanwhile.
+	Sleep func(stop <-chan struct{}, woke func(slept time.Duration))
 	// Agent is how this program names itself to peers on the native wire, at most 64 printable bytes.
 	Agent string
 	// Restore is the state of a tunnel that was suspended, which this one goes on with: it is up once it was configured for the first time, with

@@ -286,10 +286,11 @@ func (t *Tunnel) changePeers(change *Change) {
 			}
 		}
 	}
+	found := t.found(change)
 	seen := make(map[crypto.PublicKey]bool)
 	for i := range change.Peers {
 		p := &change.Peers[i]
-		t.changePeer(p, edit, change.ReplacePeers && !seen[p.PublicKey])
+		t.changePeer(p, edit, change.ReplacePeers && !seen[p.PublicKey], found)
 		if change.ReplacePeers {
 			seen[p.PublicKey] = true
 		}
@@ -326,9 +327,21 @@ func (t *Tunnel) followWires() {
 	}
 }
 
+// found is of how many peers the endpoint becomes known, which are called then.
+func (t *Tunnel) found(change *Change) (n int) {
+	for i := range change.Peers {
+		if p := &change.Peers[i]; p.Endpoint != nil {
+			if old := t.peers[p.PublicKey]; old == nil || old.endpoint.Load() == nil {
+				n++
+			}
+		}
+	}
+	return n
+}
+
 // changePeer applies one entry. With fresh the peer is to have nothing but what the entry says, though a session with it
-// goes on.
-func (t *Tunnel) changePeer(change *PeerChange, edit *routeEdit, fresh bool) {
+// goes on. It is one of so many whose endpoint becomes known.
+func (t *Tunnel) changePeer(change *PeerChange, edit *routeEdit, fresh bool, of int) {
 	p := t.lookupPeer(change.PublicKey)
 	isNew := p == nil
 	if change.Remove {
@@ -399,10 +412,11 @@ func (t *Tunnel) changePeer(change *PeerChange, edit *routeEdit, fresh bool) {
 			edit.assign(a.Prefix, p)
 		}
 	}
-	if t.isUp && change.Endpoint != nil && !hadEndpoint {
-		p.greet(1)
-	}
-	if t.isUp && p.timers.interval.Load() != 0 && (keepaliveDue || change.Endpoint != nil && !hadEndpoint) {
+	switch {
+	case !t.isUp:
+	case change.Endpoint != nil && !hadEndpoint:
+		p.call(t.clock.now(), of)
+	case keepaliveDue:
 		p.wantKeepalive.Store(true)
 		t.attention.add(p)
 	}

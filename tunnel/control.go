@@ -145,6 +145,7 @@ func (c *control) run() {
 		case <-t.closing:
 			return
 		case <-t.pings:
+		case <-t.woken: // wait by the clock as it is now
 		case <-c.pause:
 			c.drain()
 			return
@@ -258,7 +259,8 @@ func (c *control) visit(p *peer, now time.Duration) {
 		c.initiate(p, now)
 	}
 	c.sendStaged(p, now)
-	if do.keepalive || p.wantKeepalive.Swap(false) {
+	tell := p.announcement.due(time.Duration(p.heardAt.Load()), now)
+	if p.wantKeepalive.Swap(false) || do.keepalive || tell {
 		c.keepalive(p, now)
 		if do.again {
 			p.timers.keepaliveAgain(now)
@@ -266,6 +268,7 @@ func (c *control) visit(p *peer, now time.Duration) {
 		p.timers.persist(now)
 	}
 	next := earlier(c.followStream(p, now), earlier(p.timers.next(), look))
+	next = earlier(next, time.Duration(p.announcement.at.Load()))
 	next = earlier(next, earlier(c.slots.expire(p, now), c.maintain(p, now)))
 	p.visitAt.Store(int64(next))
 	c.agenda.plan(p, next)

@@ -122,7 +122,7 @@ func (c *control) maintain(p *peer, now time.Duration) time.Duration {
 		if !onStream {
 			n.search.Moved(now)
 		}
-		n.latency.Moved(now)
+		n.latency.Moved(now + time.Duration(n.askAfter.Swap(0)))
 		n.unproven = !onStream // nobody can pretend to be at the other end of a TCP connection
 		n.waits = n.movedAt != 0 && now < n.movedAt+moveEvery
 		if !n.waits {

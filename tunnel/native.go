@@ -36,6 +36,7 @@ type native struct {
 	large     atomic.Bool   // something longer than any path takes was sent since the last visit
 	tooBig    atomic.Int32  // size of a message that the kernel refused as too large since the last visit, 0: none
 	moved     atomic.Bool   // the peer's address changed since the last visit
+	askAfter  atomic.Int64  // how long the echo that is sent for that waits, since many peers are asked
 	fragments atomic.Uint32 // id of the last packet sent in fragments
 	maintain  atomic.Int64  // when to look at the peer because data flows, 0: it does not
 	allowance atomic.Int64  // when the peer will have sent no more control messages than it may (a token bucket)

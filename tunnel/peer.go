@@ -46,7 +46,7 @@ type peer struct {
 	relays atomic.Bool          // says that this end is a spoke of its
 	port   atomic.Pointer[port] // how its frames are treated; nil where the device carries IP packets
 
-	announceUntil atomic.Int64 // changes of routes have it told where this end is
+	announcement announcement // where this end is
 
 	access atomic.Pointer[access.State] // what it may do; nil where that is everything its allowed IPs let it
 
@@ -190,8 +190,8 @@ func (p *peer) heard(ep *transport.Endpoint) {
 }
 
 // checkSource drops the sticky source address where routes have made it wrong, and forgives it where they have made it right
-// again; valid tells of an endpoint.
-func (p *peer) checkSource(valid func(transport.Endpoint) bool, now time.Duration) {
+// again; valid tells of an endpoint. The peer is one of so many that are looked at.
+func (p *peer) checkSource(valid func(transport.Endpoint) bool, now time.Duration, of int) {
 	if r := p.refused.Load(); r != nil && valid(*r) {
 		p.refused.CompareAndSwap(r, nil)
 	}
@@ -200,43 +200,16 @@ func (p *peer) checkSource(valid func(transport.Endpoint) bool, now time.Duratio
 	if ep := p.endpoint.Load(); ep != nil && ep.Source.IsValid() && !valid(*ep) {
 		p.refused.Store(ep)
 		p.forgetSource()
+		if n := p.native.Load(); n != nil {
+			n.askAfter.Store(int64(p.tunnel.spread(of, announceTogether)))
+		}
 		p.pathChanged()
-		p.announceUntil.Store(int64(now + announceFor))
+		p.announcement.until.Store(int64(now + announceFor))
 	}
-	if now < time.Duration(p.announceUntil.Load()) {
-		p.announce(now)
-	}
-}
-
-// announceFor is how long after the loss of an address each change of routes is taken for its replacement: a new one may take a lease, or
-// IPv6's search for duplicates.
-const announceFor = 10 * time.Second
-
-// announce tells the peer where this end is now, which it would otherwise learn from the next packet for it. It says nothing to a peer with
-// which there is no session and no handshake under way.
-func (p *peer) announce(now time.Duration) {
-	switch {
-	case p.current.Load().maySend(now):
-		p.wantKeepalive.Store(true)
-		p.tunnel.attention.add(p)
-	case p.timers.retransmit.Load() != 0:
-		p.tryAgain()
+	if now < time.Duration(p.announcement.until.Load()) {
+		p.announce(now, of)
 	}
 }
-
-// greet calls the peer, one of so many that are called now, if that is wanted and nothing else calls it. Configuration is locked.
-func (p *peer) greet(of int) {
-	t := p.tunnel
-	if !t.options.Greet || p.wire() != Culvert || p.endpoint.Load() == nil || p.current.Load() != nil {
-		return
-	}
-	at := t.clock.now() + t.jitter()*time.Duration(of)/greetTogether
-	p.timers.roundBegun(at)
-	p.schedule(p.timers.initiationDue(at))
-}
-
-// greetTogether is how many peers are called within a retry's jitter.
-const greetTogether = 64
 
 // forgetSource drops the sticky source address: what made it right may have changed.
 func (p *peer) forgetSource() {

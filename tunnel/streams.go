@@ -31,6 +31,7 @@ type streams struct {
 	routes atomic.Bool                        // routes or addresses have changed since the last visit
 	heard  atomic.Bool                        // datagrams may get through again
 	gone   atomic.Bool                        // the stream sent over has ended
+	stale  atomic.Bool                        // the machine was suspended for longer than the stream lasts
 
 	dialler *dialler // nil where none are dialled; the peer's lock guards it
 }
@@ -300,6 +301,9 @@ func (c *control) followStream(p *peer, now time.Duration) time.Duration {
 	if r := d.result; r != nil {
 		d.result, d.cancel = nil, nil
 		c.dialled(p, d, r, now)
+	}
+	if s.stale.Swap(false) && d.stream != nil {
+		d.stream.Close()
 	}
 	if d.stream != nil && ended(d.stream) {
 		c.tunnel.debugf("%s: peer %s: the stream to %v has ended: %v", c.tunnel.name(), shortKey(p.public), d.stream.Endpoint().Remote, d.stream.Err())

@@ -61,6 +61,7 @@ type Tunnel struct {
 	expected   *expectedParts
 	attention  attention
 	pings      chan struct{} // unbuffered: whoever sends has been heard
+	woken      chan struct{} // of capacity 1: the clock has leapt
 
 	pulses pulses // of the workers
 
@@ -127,6 +128,7 @@ func New(dev device.Device, network transport.Network, options Options) (*Tunnel
 	t.configuring.Lock() // a device that fails at once closes the tunnel only when all workers run
 	defer t.configuring.Unlock()
 	t.runControl(newControl(t))
+	t.watchSleep()
 	if t.restoring == nil {
 		t.runOutbound()
 	}
@@ -174,6 +176,7 @@ func newTunnel(dev device.Device, network transport.Network, options Options) (*
 		suites:     options.Suites,
 		attention:  attention{wake: make(chan struct{}, 1)},
 		pings:      make(chan struct{}),
+		woken:      make(chan struct{}, 1),
 		ephemeral:  crypto.GeneratePrivateKey,
 		jitter:     func() time.Duration { return rand.N(session.MaxRetryJitter) },
 		peers:      make(map[crypto.PublicKey]*peer),
@@ -289,17 +292,11 @@ func (t *Tunnel) listen(port uint16) error {
 	}
 	t.isUp = true
 	t.takeOver()
-	peers := t.snapshotPeers()
+	now, peers := t.clock.now(), t.snapshotPeers()
 	for _, p := range peers {
-		p.greet(len(peers))
-		keepalive, waiting := p.timers.interval.Load() != 0, p.waiting.Load()
-		if keepalive {
-			p.wantKeepalive.Store(true)
-		}
-		if waiting { // the datapath saw the interface come up before this did
+		p.call(now, len(peers))
+		if p.waiting.Load() { // the datapath saw the interface come up before this did
 			p.wantHandshake.Store(true)
-		}
-		if keepalive || waiting {
 			t.attention.add(p)
 		}
 	}
@@ -394,8 +391,9 @@ func (t *Tunnel) followRoutes(b *boundSocket) {
 			}
 			return known
 		}
-		for _, p := range t.snapshotPeers() {
-			p.checkSource(valid, now)
+		peers := t.snapshotPeers()
+		for _, p := range peers {
+			p.checkSource(valid, now, len(peers))
 		}
 		select {
 		case <-b.closed:

@@ -15,6 +15,7 @@ import (
 	"culvert/config"
 	"culvert/crypto"
 	"culvert/setup"
+	"culvert/setup/sleep"
 	"culvert/transport"
 	"culvert/transport/stream"
 	"culvert/tunnel"
@@ -86,6 +87,7 @@ func linux() kernel {
 			})
 		},
 		newEngine: func(d device.Device, n transport.Network, o tunnel.Options) (engine, error) {
+			o.Sleep = sleep.Watch
 			t, err := tunnel.New(d, n, o)
 			if err != nil {
 				return nil, err // not a nil *Tunnel in an interface
