@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"culvert/crypto"
 	"culvert/setup/spec"
 )
 
@@ -14,6 +15,7 @@ type Server struct {
 	spec.Place
 	Pool       []netip.Prefix // masked; nil stands for the networks of the tunnel's addresses
 	Endpoints  []Endpoint     // that invitations tell
+	Others     []OtherServer  // that clients are told of when they join, in file order
 	Push       ClientSettings // for all
 	Access     *Access        // what all may do; nil: everything that their addresses let them
 	AnyAddress *bool          // of a tap tunnel: their frames are not held to their addresses; nil: not said
@@ -87,6 +89,14 @@ func (t *Tunnel) pulls() bool {
 // serves reports whether the tunnel is a server for clients or the client of one.
 func (t *Tunnel) serves() bool { return t.Server != nil || t.pulls() }
 
+// An OtherServer is one that clients go to when this one does not answer.
+type OtherServer struct {
+	spec.Place
+	Name      string
+	PublicKey crypto.PublicKey
+	Endpoints []Endpoint
+}
+
 // A ClientGroup is settings that several clients have.
 type ClientGroup struct {
 	spec.Place
@@ -139,6 +149,7 @@ const (
 	MaxClients        = 16384 // clients named in a file
 	MaxGroups         = 256   // groups of clients
 	MaxServers        = 16    // servers of one client
+	MaxOthers         = 7     // other servers that clients are told of
 	MaxPools          = 16    // prefixes of a pool
 	MaxClientPins     = 16    // addresses of one client
 	MaxClientNetworks = 256   // networks behind one client
@@ -152,6 +163,8 @@ var serverShape = &shape{name: "server", where: "server", keys: []key{
 		form: list{of: network(), most: MaxPools, example: `[10.20.0.0/24, "fd20::/64"]`}},
 	{name: "endpoints", field: "Endpoints", absent: "nobody can be invited", doc: "where clients find the server, in this order",
 		form: list{of: endpoint, most: MaxEndpoints, example: `["vpn.example.net:51820"]`}},
+	{name: "others", field: "Others", absent: "none", doc: "servers that clients who join go to when this one does not answer, in this order",
+		form: table{of: otherShape, field: "Name", check: clientName, pattern: clientPattern, what: "name", long: maxPeerName, most: MaxOthers}},
 	{name: "push", field: "Push", absent: "addresses alone", doc: "what all clients are told", form: pushShape},
 	clientAccess("everything"), anyAddress("`false`"), clientToClient("`true`"),
 	{name: "forward", field: "Forward", absent: "`false`; `true` with `nat`", doc: "whether this machine forwards packets to and from clients", form: truth},
@@ -161,6 +174,15 @@ var serverShape = &shape{name: "server", where: "server", keys: []key{
 	{name: "clients", field: "Clients", absent: "all are alike", doc: "what is particular to some; anybody else can be invited as well",
 		form: table{of: clientShape, field: "Name", check: clientName, pattern: clientPattern, what: "name", long: maxPeerName, most: MaxClients}},
 }}
+
+var otherShape = &shape{name: "other server", where: "another server", keys: []key{
+	{name: "public_key", field: "PublicKey", doc: "its public key", form: publicKey},
+	{name: "endpoints", field: "Endpoints", doc: "where it is found, in this order",
+		form: list{of: endpoint, most: MaxEndpoints, example: `["vpn2.example.net:51820"]`}},
+}}
+
+// publicKey is the base64 form of a key.
+var publicKey = written("public key", map[string]any{"type": "string", "minLength": 44, "maxLength": 44}, parsePublicKey)
 
 var pushShape = &shape{name: "push", where: "push", keys: settingKeys("")}
 
@@ -261,6 +283,7 @@ func (r *report) relateServer(t *Tunnel) {
 	if s := t.Server; s != nil {
 		r.relateClients(t, s.Origin, s.Access, s.AnyAddress, &s.Push, nil)
 		r.warnOfServer(t)
+		r.relateOthers(t, s.Others)
 		for i := range s.Groups {
 			g := &s.Groups[i]
 			r.relateClients(t, g.Origin, g.Access, g.AnyAddress, &g.ClientSettings, nil)
@@ -286,6 +309,25 @@ func (r *report) relateServer(t *Tunnel) {
 			if servers++; servers == MaxServers+1 {
 				r.fail(p.PullPos, "", "the tunnel has more than %d servers", MaxServers)
 			}
+		}
+	}
+}
+
+// relateOthers checks which servers clients are told of besides.
+func (r *report) relateOthers(t *Tunnel, others []OtherServer) {
+	for i := range others {
+		o := &others[i]
+		at := Position(o.Origin)
+		switch {
+		case len(o.Endpoints) == 0:
+			r.fail(at, "add its endpoints", "the other server %s has no endpoints", hideKeys(o.Name))
+		case o.PublicKey.IsZero(): // left out, which has been said
+		case o.PublicKey.IsLowOrder():
+			r.fail(at, "write what culvert pubkey says there", "the public key of the other server %s is no key", hideKeys(o.Name))
+		case o.PublicKey == t.PrivateKey.Public():
+			r.fail(at, "take it out: the server's own addresses are its endpoints", "the other server %s has this server's own key", hideKeys(o.Name))
+		case slices.ContainsFunc(others[:i], func(b OtherServer) bool { return b.PublicKey == o.PublicKey }):
+			r.fail(at, "several addresses of one server are its endpoints", "the other server %s has the key of another", hideKeys(o.Name))
 		}
 	}
 }

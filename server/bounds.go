@@ -18,7 +18,8 @@ const (
 	MaxName        = 64       // bytes of a client's or group's name
 	MaxReason      = 256      // bytes of the reason for a refusal
 	maxWhy         = 512      // bytes of it in the audit log, which a list of all groups would exceed
-	MaxEndpoints   = 8        // endpoints in a link
+	MaxEndpoints   = 8        // endpoints in a link, or of another server
+	MaxOthers      = 7        // servers that a client is told of besides
 	MaxLink        = 4096     // bytes of a link
 	MaxDocument    = 15 << 10 // bytes of a [Document]
 

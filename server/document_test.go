@@ -188,7 +188,8 @@ func FuzzDecodeEnrolRequest(f *testing.F) {
 }
 
 func FuzzDecodeEnrolAnswer(f *testing.F) {
-	for _, a := range []EnrolAnswer{{Accepted: true}, {Accepted: true, Frames: true}, {Reason: "no"}} {
+	for _, a := range []EnrolAnswer{{Accepted: true}, {Accepted: true, Frames: true}, {Reason: "no"},
+		{Accepted: true, Others: []OtherServer{{crypto.PublicKey{9}, []string{"h:1", "[2001:db8::1]:2"}}, {crypto.PublicKey{8}, []string{"192.0.2.1:3"}}}}} {
 		b, err := a.Encode()
 		if err != nil {
 			f.Fatal(err)
@@ -210,7 +211,10 @@ func TestEnrolDocuments(t *testing.T) {
 			t.Errorf("the name %q is taken", name)
 		}
 	}
-	for _, a := range []EnrolAnswer{{}, {Accepted: true, Reason: "why"}, {Reason: "a\nb"}, {Reason: strings.Repeat("x", MaxReason+1)}, {Frames: true, Reason: "no"}} {
+	for _, a := range []EnrolAnswer{{}, {Accepted: true, Reason: "why"}, {Reason: "a\nb"}, {Reason: strings.Repeat("x", MaxReason+1)}, {Frames: true, Reason: "no"},
+		{Reason: "no", Others: []OtherServer{{crypto.PublicKey{9}, []string{"h:1"}}}}, {Accepted: true, Others: []OtherServer{{crypto.PublicKey{9}, nil}}},
+		{Accepted: true, Others: []OtherServer{{crypto.PublicKey{9}, []string{"h"}}}}, {Accepted: true, Others: []OtherServer{{crypto.PublicKey{1}, []string{"h:1"}}}},
+		{Accepted: true, Others: []OtherServer{{crypto.PublicKey{9}, []string{"h:1"}}, {crypto.PublicKey{9}, []string{"g:1"}}}}} {
 		if _, err := a.Encode(); err == nil {
 			t.Errorf("%+v is taken", a)
 		}

@@ -1,6 +1,8 @@
 package server
 
 import (
+	"slices"
+
 	"culvert/crypto"
 	"culvert/server/terminal"
 )
@@ -23,6 +25,14 @@ type EnrolAnswer struct {
 	Accepted bool
 	Frames   bool   // the tunnel carries Ethernet frames; only where accepted
 	Reason   string // why not; printable, at most MaxReason bytes, empty where accepted
+	// Others are servers to go to where this one does not answer, in this order, at most MaxOthers, of different keys; only where accepted.
+	Others []OtherServer
+}
+
+// OtherServer is a server that a client is told of by another.
+type OtherServer struct {
+	Key       crypto.PublicKey
+	Endpoints []string // host:port, 1 to MaxEndpoints, to be tried in this order
 }
 
 type enrolRequestFields struct {
@@ -36,6 +46,14 @@ type enrolAnswerFields struct {
 	Accepted bool   `cbor:"2,keyasint"`
 	Reason   string `cbor:"3,keyasint,omitempty"`
 	Frames   bool   `cbor:"4,keyasint,omitempty"`
+
+	Others []otherServerFields `cbor:"5,keyasint,omitempty"`
+}
+
+type otherServerFields struct {
+	_         struct{} `cbor:",toarray"`
+	Key       []byte
+	Endpoints []string
 }
 
 // Encode writes the request. ErrMalformed where its name is not as described.
@@ -63,11 +81,27 @@ func (a *EnrolAnswer) Encode() ([]byte, error) {
 	if !a.valid() {
 		return nil, ErrMalformed
 	}
-	return encoding.Marshal(enrolAnswerFields{1, a.Accepted, a.Reason, a.Frames})
+	var others []otherServerFields
+	for _, o := range a.Others {
+		others = append(others, otherServerFields{Key: o.Key[:], Endpoints: o.Endpoints})
+	}
+	return encoding.Marshal(enrolAnswerFields{1, a.Accepted, a.Reason, a.Frames, others})
 }
 
 func (a *EnrolAnswer) valid() bool {
-	return len(a.Reason) <= MaxReason && terminal.Printable(a.Reason) && a.Accepted == (a.Reason == "") && (a.Accepted || !a.Frames)
+	return len(a.Reason) <= MaxReason && terminal.Printable(a.Reason) && a.Accepted == (a.Reason == "") && (a.Accepted || !a.Frames && len(a.Others) == 0) &&
+		validOthers(a.Others)
+}
+
+func validOthers(others []OtherServer) bool {
+	for i, o := range others {
+		if o.Key.IsLowOrder() || len(o.Endpoints) == 0 || len(o.Endpoints) > MaxEndpoints ||
+			slices.ContainsFunc(o.Endpoints, func(e string) bool { return checkEndpoint(e) != nil }) ||
+			slices.ContainsFunc(others[:i], func(b OtherServer) bool { return b.Key == o.Key }) {
+			return false
+		}
+	}
+	return len(others) <= MaxOthers
 }
 
 // DecodeEnrolAnswer reads what [EnrolAnswer.Encode] writes, and nothing else.
@@ -76,7 +110,13 @@ func DecodeEnrolAnswer(b []byte) (EnrolAnswer, error) {
 	if err := decode(b, &f); err != nil {
 		return EnrolAnswer{}, err
 	}
-	a := EnrolAnswer{f.Accepted, f.Frames, f.Reason}
+	a := EnrolAnswer{f.Accepted, f.Frames, f.Reason, nil}
+	for _, o := range f.Others {
+		if len(o.Key) != crypto.KeySize {
+			return EnrolAnswer{}, ErrMalformed
+		}
+		a.Others = append(a.Others, OtherServer{crypto.PublicKey(o.Key), o.Endpoints})
+	}
 	if !a.valid() {
 		return EnrolAnswer{}, ErrMalformed
 	}

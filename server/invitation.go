@@ -115,7 +115,9 @@ func (sv *Server) Enrol(invitation crypto.PublicKey, request []byte, from netip.
 		joined, err = sv.join(i, &asked, from, now)
 	}
 	told := EnrolAnswer{Accepted: err == nil, Frames: err == nil && sv.config.Frames}
-	if err != nil {
+	if err == nil {
+		told.Others = sv.config.Others
+	} else {
 		told.Reason = toldOf(err)
 		sv.note(now, Event{Event: EventRefused, Client: i.Name, Says: asked.Name, Key: asked.Key, From: addrText(from), Why: err.Error()})
 	}

@@ -55,6 +55,7 @@ type Config struct {
 	Pool      []netip.Prefix // masked; empty: the networks of Addresses
 	Excluded  []netip.Prefix // what belongs to peers that are no clients
 	Endpoints []string       // that invitations tell, host:port
+	Others    []OtherServer  // that who joins is told of
 	PublicKey crypto.PublicKey
 	Reserved  map[crypto.PublicKey]bool // keys of peers that are no clients
 	Push      Settings

@@ -24,6 +24,9 @@ func summarizeServer(line func(string, ...any), t *config.Tunnel) {
 	} else {
 		inner("nobody can be invited, for it has no endpoints to tell")
 	}
+	for i := range s.Others {
+		inner("who joins is told of another server, %s, at %s", s.Others[i].Name, joined(s.Others[i].Endpoints))
+	}
 	switch {
 	case s.NAT:
 		inner("this machine forwards what clients send, and it leaves with the machine's address")

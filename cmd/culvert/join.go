@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"culvert/crypto"
 	"culvert/server"
 )
 
@@ -154,7 +156,7 @@ func (p *program) joinAs(ctx context.Context, link *server.Link, dir, name strin
 			"and if not, remove it and %s", key.path, server.Linger, key.note)
 	}
 	// From here on the server knows the key, which is therefore kept whatever happens.
-	if err := writeNew(path, []byte(clientFileText(link, name, answer.Frames))); err != nil {
+	if err := writeNew(path, []byte(clientFileText(link, name, &answer))); err != nil {
 		return "", hint(err, "the server has taken the key in %s; write a file for it by hand (docs/server.md)", key.path)
 	}
 	if err := key.taken(); err != nil {
@@ -183,17 +185,13 @@ func thereAlready(path, name string) error {
 		"choose another name with --name; or, where this machine is to join that server anew: culvert down %s; rm %[2]s.yaml %[2]s.key", name, base)
 }
 
-// clientFileText is the file of a client.
-func clientFileText(link *server.Link, name string, frames bool) string {
-	var endpoints []string
-	for _, e := range link.Endpoints {
-		endpoints = append(endpoints, strconv.Quote(e))
-	}
+// clientFileText is the file of a client of a server, and of the others that it was told of.
+func clientFileText(link *server.Link, name string, answer *server.EnrolAnswer) string {
 	mode := ""
-	if frames {
+	if answer.Frames {
 		mode = "    mode: tap\n"
 	}
-	return fmt.Sprintf(`version: 1
+	text := fmt.Sprintf(`version: 1
 tunnels:
   %q:
 %s    private_key_file: %q
@@ -202,5 +200,26 @@ tunnels:
         public_key: %q
         endpoints: [%s]
         pull: true                     # addresses, routes and DNS come from the server
-`, name, mode, name+".key", link.ServerKey.Base64(), strings.Join(endpoints, ", "))
+`, name, mode, name+".key", link.ServerKey.Base64(), quotedList(link.Endpoints))
+	for i, o := range othersThan(link.ServerKey, answer.Others) {
+		text += fmt.Sprintf(`      server%d:                          # used while none before it answers
+        public_key: %q
+        endpoints: [%s]
+        pull: true
+`, i+2, o.Key.Base64(), quotedList(o.Endpoints))
+	}
+	return text
+}
+
+// othersThan leaves a server out that names itself.
+func othersThan(key crypto.PublicKey, others []server.OtherServer) []server.OtherServer {
+	return slices.DeleteFunc(slices.Clone(others), func(o server.OtherServer) bool { return o.Key == key })
+}
+
+func quotedList(texts []string) string {
+	quoted := make([]string, 0, len(texts))
+	for _, s := range texts {
+		quoted = append(quoted, strconv.Quote(s))
+	}
+	return strings.Join(quoted, ", ")
 }

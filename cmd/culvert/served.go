@@ -72,6 +72,14 @@ func serverConfig(t *config.Tunnel) server.Config {
 	for _, e := range t.Server.Endpoints {
 		c.Endpoints = append(c.Endpoints, e.String())
 	}
+	for i := range t.Server.Others {
+		o := &t.Server.Others[i]
+		other := server.OtherServer{Key: o.PublicKey}
+		for _, e := range o.Endpoints {
+			other.Endpoints = append(other.Endpoints, e.String())
+		}
+		c.Others = append(c.Others, other)
+	}
 	for i := range t.Peers {
 		c.Reserved[t.Peers[i].PublicKey] = true
 		c.Excluded = append(c.Excluded, config.Prefixes(t.Peers[i].AllowedIPs)...)

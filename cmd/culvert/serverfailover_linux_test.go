@@ -2,7 +2,6 @@ package main
 
 import (
 	"os"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -10,7 +9,8 @@ import (
 	"culvert/internal/lab"
 )
 
-// A client of two servers goes to the second when the first is gone, though nobody takes leave, and back when it is there again.
+// A client that joins a server is told of another as well, without anything in its file that it did not get by joining. It goes to the
+// second when the first is gone, though nobody takes leave, and back when it is there again.
 func TestServersInOrder(t *testing.T) {
 	t.Parallel()
 	j := newJoined(t)
@@ -21,6 +21,12 @@ func TestServersInOrder(t *testing.T) {
     addresses: [10.50.0.1/24, 10.30.0.1/32]
     server: {push: {routes: [10.30.0.0/16]}}
 `)
+	text := strings.Replace(read(t, j.server.file), "    server:\n", `    server:
+      others: {second: {public_key: "`+second.pub+`", endpoints: ["203.0.113.1:2000"]}}
+`, 1)
+	if err := os.WriteFile(j.server.file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	j.server.must("up", j.server.file)
 	second.must("up", second.file)
 	if out, code := j.alice.join(j.invite("alice")); code != 0 {
@@ -29,16 +35,6 @@ func TestServersInOrder(t *testing.T) {
 	j.alice.reaches("10.30.0.1")
 	second.refused(2, "--public-key", "client", "add", "alice")
 	second.must("client", "add", "alice", "--public-key", j.alice.tunnel().PublicKey)
-	file := filepath.Join(j.alice.dir, "vpn0.yaml")
-	text := read(t, file) + `      second:
-        public_key: "` + second.pub + `"
-        endpoints: ["203.0.113.1:2000"]
-        pull: true
-`
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	j.alice.must("reload", "vpn0")
 	has := func(is, isNot string) {
 		t.Helper()
 		lab.Eventually(t, patience, "the address "+is+" alone", func() bool {
