@@ -62,7 +62,7 @@ func commandsOf(file *config.File) string {
 	return ""
 }
 
-const networkAround = "the network around the tunnels"
+const earlierNetwork = "the network of an earlier file"
 
 // needsFiles says what in a file has files of the machine's opened, or programs run, that nobody can name beforehand.
 func needsFiles(file *config.File) string {
@@ -89,8 +89,6 @@ func needsFiles(file *config.File) string {
 		return "network namespace " + s.Netns[0].Name
 	case len(s.Services) > 0:
 		return "dnsmasq"
-	case file.DeclaresSetup(): // the machine's namespaces are looked through for what is its
-		return networkAround
 	}
 	return ""
 }
@@ -116,6 +114,9 @@ func needsNames(file *config.File) bool {
 	}
 	return false
 }
+
+// namedNamespaces is where the machine has its named namespaces, which the setup layer lists: a name may be declared that is another's.
+const namedNamespaces = "/run/netns"
 
 // ownFiles are those of any daemon that is up: its folders, the network's settings, itself to be started again.
 func (p *program) ownFiles() []confine.Path {
@@ -162,7 +163,7 @@ func nameFiles(file *config.File) (list []confine.Path, nameless bool) {
 // filesOf are the files that a daemon of a file needs once it is up, to read it again as well.
 func (p *program) filesOf(file *config.File) (list []confine.Path, nameless bool) {
 	list, nameless = nameFiles(file)
-	list = append(append(list, p.ownFiles()...), confine.Path{Path: p.stateDir, Access: confine.Write})
+	list = append(append(list, p.ownFiles()...), confine.Path{Path: p.stateDir, Access: confine.Write}, confine.Path{Path: namedNamespaces, Access: confine.Read})
 	folder := func(name string, access confine.Access) {
 		if name == "" {
 			return
@@ -239,8 +240,8 @@ func (in *instance) confinement(apply func(confine.Options) confine.Result) *con
 	if c.calls != "" {
 		return c
 	}
-	if in.net != nil && o.Files != nil { // of an earlier file
-		o.Files, c.files = nil, networkAround
+	if in.net != nil && o.Files != nil && !in.file.DeclaresSetup() { // which may have had services and namespaces
+		o.Files, c.files = nil, earlierNetwork
 	}
 	if o.Files != nil {
 		if err := os.MkdirAll(in.d.p.stateDir, 0o700); err != nil { // a folder that is made later could not be

@@ -108,9 +108,9 @@ func TestConfinedDaemon(t *testing.T) {
 		a.refused(exitConfig, "no files but in the folders", "reload", "site")
 	}
 	for what, to := range map[string][2]string{
-		"name servers of wg0": {"    listen: 1000\n", "    listen: 1000\n    dns: {servers: [10.20.0.2]}\n"},
-		"commands of wg0":     {"    listen: 1000\n", "    listen: 1000\n    hooks: {post_down: [\"true\"]}\n"},
-		networkAround:         {"tunnels:\n", "links:\n  br0: {type: bridge}\ntunnels:\n"},
+		"name servers of wg0":    {"    listen: 1000\n", "    listen: 1000\n    dns: {servers: [10.20.0.2]}\n"},
+		"commands of wg0":        {"    listen: 1000\n", "    listen: 1000\n    hooks: {post_down: [\"true\"]}\n"},
+		"network namespace blue": {"tunnels:\n", "netns: [blue]\ntunnels:\n"},
 	} {
 		change(to[0], to[1])
 		a.refused(exitFailure, what+": the daemon has given up the files for that", "reload", "site")
@@ -133,6 +133,76 @@ func TestConfinedDaemon(t *testing.T) {
 	a.must("wg", "wgc0")
 	a.isConfined()
 	a.site.must("down", "wgc0")
+	a.same(before)
+}
+
+// A daemon that has given up files makes, mends, changes and takes away the network around its tunnels all the same: bridges, veths,
+// routes, rules, NAT, sysctls, a server's forwarding. What has files of the machine's opened, a reload is refused.
+func TestConfinedNetwork(t *testing.T) {
+	s := newSite(t, "net")
+	a := &confinedSite{s, lab.Build(t, "culvert/cmd/culvert")}
+	const around = `links:
+  br0: {type: bridge, addresses: [10.79.0.1/24]}
+  v7: {type: veth, mtu: 1400, addresses: [10.79.7.1/24], peer: {name: v8}}
+rules:
+  - {from: 10.79.0.0/24, table: 100, priority: 1000}
+routes:
+  - {to: 10.80.0.0/16, gateway: 10.79.0.9, link: br0, table: 100}
+nat:
+  - {out: br0, sources: [10.20.0.0/24]}
+sysctl:
+  - {name: net.ipv4.conf.br0.forwarding, value: 1}
+`
+	a.write("    listen: 1000\n    addresses: [10.20.0.1/24]\n    kill_switch: true\n    server: {forward: true, nat: true}\n")
+	text := read(t, a.file)
+	write := func(around string) {
+		t.Helper()
+		if err := os.WriteFile(a.file, []byte(text+around), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before := a.surroundings()
+	write(around)
+	a.must("up", a.file)
+	a.isConfined()
+	plan := func(want string) {
+		t.Helper()
+		if out := a.must("reload", "--dry-run", "site"); out != want {
+			t.Errorf("a dry run says:\n%s\nwant:\n%s", out, want)
+		}
+	}
+	const nothing = "nothing to do: site runs as its file says\n"
+	plan(nothing)
+	a.host.Shell("ip", "link", "del", "br0") // with its route and sysctl
+	a.must("reload", "site")
+	plan(nothing)
+	write(strings.NewReplacer("mtu: 1400", "mtu: 1300", "10.79.0.1/24", "10.79.0.2/24", "table: 100", "table: 101", "value: 1", "value: 0").Replace(around) +
+		"  - {name: net.ipv4.ip_forward, value: 1}\n")
+	a.must("reload", "site")
+	plan(nothing)
+	if out := a.host.Shell("ip", "-d", "link", "show", "v7"); !strings.Contains(out, "mtu 1300") {
+		t.Errorf("v7 is:\n%s", out)
+	}
+	for what, more := range map[string]string{"network namespace blue": "netns: {blue: {}}\n"} {
+		write(around + more)
+		a.refused(exitFailure, what+": the daemon has given up the files for that", "reload", "site")
+	}
+	write("") // the server's forwarding stays
+	a.must("reload", "site")
+	plan(nothing)
+	a.isConfined()
+	a.must("down", "site")
+	a.same(before)
+
+	// Without any at its start, and some by a reload.
+	a.write("    listen: 1000\n")
+	text = read(t, a.file)
+	a.must("up", a.file)
+	a.isConfined()
+	write(around)
+	a.must("reload", "site")
+	plan(nothing)
+	a.must("down", "site")
 	a.same(before)
 }
 
@@ -185,7 +255,7 @@ func TestNeedsFiles(t *testing.T) {
 		{tunnel + "    hooks: {pre_up: [\"true\"]}\n", "commands of wg0", "commands of wg0"},
 		{"on: [{events: [peer], run: [/bin/true]}]\n" + tunnel, "programs at events", "programs at events"},
 		{"netns: [blue]\n" + tunnel, "network namespace blue", ""},
-		{"links:\n  br0: {type: bridge}\n" + tunnel, networkAround, ""},
+		{"links:\n  br0: {type: bridge}\n" + tunnel, "", ""},
 		{"links:\n  t0: {type: team, runner: roundrobin}\n" + tunnel, "team t0", ""},
 	} {
 		path := filepath.Join(dir, "site.yaml")
