@@ -156,6 +156,7 @@ type (
 		MTU       int      `json:"mtu"`
 		Peers     int      `json:"peers"`
 		Connected int      `json:"connected"`
+		Silent    int      `json:"silent,omitempty"` // peers that do not answer
 		In        rate     `json:"in"`
 		Out       rate     `json:"out"`
 		RTT       rate     `json:"rtt"`
@@ -177,6 +178,7 @@ type (
 		Connected bool     `json:"connected"`
 		Handshake float64  `json:"handshake"` // seconds ago, -1: never
 		Attempts  int      `json:"attempts,omitempty"`
+		Silent    bool     `json:"silent,omitempty"`
 		In        rate     `json:"in"`
 		Out       rate     `json:"out"`
 		Received  uint64   `json:"received"`
@@ -335,6 +337,11 @@ func order(by string) func(a, b foundPeer) int {
 
 func (h *history) tunnel(t *control.Tunnel, now time.Time) pageTunnel {
 	p := pageTunnel{Name: t.Interface, Mode: t.Mode, Up: t.Up, Port: t.ListenPort, MTU: t.MTU, Peers: len(t.Peers), Connected: sessions(t), Server: t.Server}
+	for i := range t.Peers {
+		if silent(&t.Peers[i]) {
+			p.Silent++
+		}
+	}
 	p.Received, p.Sent = carried(&t.Transport)
 	m := unknown
 	if c := h.tunnels[t.Interface]; c != nil {
@@ -350,11 +357,14 @@ func (h *history) tunnel(t *control.Tunnel, now time.Time) pageTunnel {
 	return p
 }
 
+// silent reports whether a peer does not answer handshakes. The first one may be on its way.
+func silent(p *control.Peer) bool { return p.HandshakeAttempts > 1 }
+
 func (h *history) peer(f foundPeer, now time.Time) pagePeer {
 	key := peerKey{f.t.Interface, f.p.PublicKey}
 	p := pagePeer{
 		Tunnel: f.t.Interface, Key: f.p.PublicKey.Base64(), Name: f.p.Name, Endpoint: f.p.Endpoint, TCP: f.p.TCP, Wire: f.p.Wire, Suite: f.p.Suite,
-		Connected: f.p.Connected, Handshake: ago(f.p.LatestHandshake, now), Attempts: f.p.HandshakeAttempts,
+		Connected: f.p.Connected, Handshake: ago(f.p.LatestHandshake, now), Attempts: f.p.HandshakeAttempts, Silent: silent(f.p),
 		In: rate(f.rates.in), Out: rate(f.rates.out), Received: f.p.ReceivedBytes, Sent: f.p.SentBytes, RTT: rate(unknown[rtt]),
 		Spark: h.spark(key), Course: h.peers[key] != nil,
 	}

@@ -53,8 +53,10 @@ func (m *moving) Snapshot() Snapshot {
 			}
 		}
 	}
-	s.Network = new(*s.Network)
-	s.Network.Checked = now
+	if s.Network != nil {
+		s.Network = new(*s.Network)
+		s.Network.Checked = now
+	}
 	return s
 }
 
@@ -96,6 +98,15 @@ func TestPage(t *testing.T) {
 	first := b.eval(`document.querySelector(".card .spans .dim").parentElement.parentElement.innerText`)
 	b.await(`document.querySelector(".card .spans .dim").parentElement.parentElement.innerText != ` + strconv.Quote(first))
 
+	source.mu.Lock()
+	source.now.Reloads.LastFailed, source.now.Network = false, nil
+	source.mu.Unlock()
+	b.await(`document.querySelector("#state").textContent == "1 peer does not answer"`)
+	source.mu.Lock()
+	source.now.Reloads.LastFailed, source.now.Network = true, sample().Network
+	source.mu.Unlock()
+	b.await(`document.querySelector("#state").textContent == "last reload failed"`)
+
 	// What would be markup is text.
 	if got := b.eval(`document.querySelectorAll("body script").length + document.querySelectorAll("main script, main [onerror]").length`); got != "0" {
 		t.Errorf("%s scripts in the body", got)
@@ -111,6 +122,9 @@ func TestPage(t *testing.T) {
 	b.await(`document.querySelector("#where").textContent == "26 to 50 of 1,004"`)
 	b.eval(`s = document.querySelector("#search"), s.value = "SCRIPT", s.dispatchEvent(new Event("input")), 1`)
 	b.await(`document.querySelector("#peer-count").textContent == "1 of 1,004" && document.querySelector("#peers b").textContent.includes("<script>")`)
+	if got := b.eval(`document.querySelectorAll("#peers .dot.bad").length + document.querySelector("#peers .sub").textContent`); !strings.HasPrefix(got, "1") || !strings.HasSuffix(got, "does not answer") {
+		t.Errorf("a peer that does not answer: %s", got)
+	}
 	b.eval(`s.value = "branch", s.dispatchEvent(new Event("input")), 1`)
 	b.await(`document.querySelector("#peers b") != null && document.querySelector("#peers b").textContent == "branch"`)
 	b.eval(`document.querySelector("#peers button.row").click()`)

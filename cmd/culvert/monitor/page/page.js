@@ -147,8 +147,10 @@ function draw() {
   $("facts").textContent = (d.up >= 0 ? "up for " + span(d.up) : "") + (d.file ? " · " + d.file : "");
   const drift = d.network ? d.network.drift.length + (d.network.more || 0) : 0;
   const down = d.tunnels.filter(t => !t.up).length;
+  const silent = d.tunnels.reduce((n, t) => n + (t.silent || 0), 0);
   const [text, kind] = !d.ready ? ["starting or ending", "warn"] : down ? [down + (down > 1 ? " tunnels" : " tunnel") + " down", "bad"] :
-    d.reload && d.reload.failed ? ["last reload failed", "warn"] : drift ? ["not as declared", "warn"] : ["all is well", "good"];
+    d.reload && d.reload.failed ? ["last reload failed", "warn"] : drift ? ["not as declared", "warn"] :
+    silent ? [count(silent) + (silent > 1 ? " peers do not answer" : " peer does not answer"), "warn"] : ["all is well", "good"];
   $("state").textContent = text;
   $("state").className = "pill " + kind;
   $("version").textContent = "culvert " + d.version;
@@ -174,7 +176,7 @@ function drawTunnels(d) {
     const c = known(t.name);
     return el("article", { class: "card" },
       el("div", { class: "top" }, el("strong", {}, t.name), el("span", { class: "dim" }, t.mode + (t.port ? " · port " + t.port : "") + " · MTU " + t.mtu),
-        el("span", { class: "pill " + (t.up ? "good" : "bad") }, t.up ? t.connected + " of " + t.peers + " connected" : "down")),
+        el("span", { class: "pill " + (!t.up ? "bad" : t.silent ? "warn" : "good") }, t.up ? t.connected + " of " + t.peers + " connected" : "down")),
       el("dl", { class: "numbers" }, number("received", "in", t.in === null ? null : bits(t.in)), number("sent", "out", t.out === null ? null : bits(t.out)),
         number("round trip", "", t.rtt === null ? null : seconds(t.rtt))),
       c ? chart(["in", "out"], v => joined(bits(v)), c, "rates of " + t.name) : null,
@@ -191,8 +193,8 @@ function drawPeers(d) {
   const rows = d.peers.map(p => {
     const open = state.open && state.open.key === p.key && state.open.tunnel === p.tunnel;
     const row = el("button", { type: "button", class: "row peer", "data-at": p.tunnel + " " + p.key, "aria-expanded": String(!!open), on: () => { state.open = open ? null : { tunnel: p.tunnel, key: p.key }; refresh(); } },
-      el("span", { class: "name" }, el("span", { class: "dot " + (p.connected ? "good" : ""), title: p.connected ? "has a session" : "no session" }),
-        el("span", {}, el("b", {}, p.name || p.key.slice(0, 12) + "…"), el("span", { class: "sub" }, p.tunnel + " · " + (p.shut ? p.shut : p.endpoint ? p.endpoint + (p.tcp ? " over TCP" : "") : "no address known")))),
+      el("span", { class: "name" }, el("span", { class: "dot " + (p.silent ? "bad" : p.connected ? "good" : ""), title: p.silent ? "does not answer" : p.connected ? "has a session" : "no session" }),
+        el("span", {}, el("b", {}, p.name || p.key.slice(0, 12) + "…"), el("span", { class: "sub" }, p.tunnel + " · " + (p.shut ? p.shut : p.endpoint ? p.endpoint + (p.tcp ? " over TCP" : "") : "no address known") + (p.silent ? " · does not answer" : "")))),
       el("span", { class: "right" }, label("received"), rate(p.in)),
       el("span", { class: "right" }, label("sent"), rate(p.out)),
       el("span", { class: "right" }, label("round trip"), amount(p.rtt === null ? null : seconds(p.rtt)), p.loss > 0.0005 ? el("span", { class: "sub hot" }, (100 * p.loss).toFixed(1) + " % lost") : null),
