@@ -250,6 +250,8 @@ type Peer struct {
 	Limits     Limits
 	// Sources are the only IP addresses that frames from it may come from, of a server's client, which no file names; nil is any.
 	Sources []netip.Prefix
+	// HoldsMACs has the MAC addresses that such a client was heard with kept for it.
+	HoldsMACs bool
 }
 
 // A Prefix is an address or network with its place in the file.

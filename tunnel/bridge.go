@@ -45,6 +45,9 @@ type PortChange struct {
 	Sources []netip.Prefix
 	// MaxAddresses is how many addresses are learned of the peer; 0 is DefaultMaxAddresses. Frames from more are dropped.
 	MaxAddresses int
+	// Held has the addresses that were learned of the peer taken from no other peer, and none taken over from others that sent from it within
+	// the ageing time, for as long as there is a session with it. They do not age but where there are MaxAddresses of them.
+	Held bool
 	// PVID is the VLAN of the peer's untagged frames, 1 to 4094; frames of it go to the peer untagged. 0: untagged frames
 	// stay so.
 	PVID uint16

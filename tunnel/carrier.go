@@ -79,6 +79,9 @@ func (c *control) maintainBridge(now time.Duration) {
 	reached := false
 	for _, p := range b.ports.Load().all {
 		c.ask(p, now)
+		if port := p.port.Load(); port.change.Held && !p.current.Load().maySend(now) {
+			b.table.Forget(port.number) // which looks at nothing where nothing was learned
+		}
 		is := p.reached(now)
 		reached = reached || is
 		if is != p.wasReached {

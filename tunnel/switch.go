@@ -96,7 +96,7 @@ func (p *peer) relayed() bool { return p.port.Load().spoke && !p.relays.Load() }
 // plain reports whether nothing is asked of the port that a wire does not do.
 func (p *port) plain() bool {
 	c := &p.change
-	return !c.Closed && len(c.Pinned) == 0 && c.PVID == 0 && len(c.VLANs) == 0 && c.MaxAddresses == 0 &&
+	return !c.Closed && !c.Held && len(c.Pinned) == 0 && c.PVID == 0 && len(c.VLANs) == 0 && c.MaxAddresses == 0 &&
 		c.Broadcast <= 0 && c.Multicast <= 0 && c.UnknownUnicast <= 0
 }
 
@@ -234,7 +234,7 @@ func (p *port) limit(copies int) {
 // sameAs reports whether the port was made of the same.
 func (p *port) sameAs(c *PortChange) bool {
 	d := p.change
-	return d.Spoke == c.Spoke && d.Closed == c.Closed && slices.Equal(d.Pinned, c.Pinned) && d.MaxAddresses == c.MaxAddresses && d.PVID == c.PVID &&
+	return d.Spoke == c.Spoke && d.Closed == c.Closed && d.Held == c.Held && slices.Equal(d.Pinned, c.Pinned) && d.MaxAddresses == c.MaxAddresses && d.PVID == c.PVID &&
 		slices.Equal(d.VLANs, c.VLANs) && (d.Sources == nil) == (c.Sources == nil) && slices.Equal(d.Sources, c.Sources) && d.Broadcast == c.Broadcast && d.Multicast == c.Multicast && d.UnknownUnicast == c.UnknownUnicast
 }
 
@@ -246,7 +246,11 @@ func (b *bridge) setPort(p *peer, c PortChange) {
 	}
 	b.table.Forget(old.number)
 	b.neighbours.Forget(int(old.number))
-	b.table.SetLimit(old.number, cmp.Or(c.MaxAddresses, DefaultMaxAddresses))
+	limit := b.table.SetLimit
+	if c.Held {
+		limit = b.table.Hold
+	}
+	limit(old.number, cmp.Or(c.MaxAddresses, DefaultMaxAddresses))
 	p.port.Store(mustPort(old.number, c))
 }
 
@@ -322,11 +326,13 @@ func (b *bridge) publishPorts() {
 	b.wakeUp()
 }
 
-// forgetLearned forgets where stations are.
+// forgetLearned forgets where stations are, but for those that are held: who says that something has moved is not to have them.
 func (b *bridge) forgetLearned() {
 	b.table.Forget(switching.Device)
 	for _, p := range b.ports.Load().all {
-		b.table.Forget(p.port.Load().number)
+		if port := p.port.Load(); !port.change.Held {
+			b.table.Forget(port.number)
+		}
 	}
 }
 

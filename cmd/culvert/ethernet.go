@@ -32,7 +32,7 @@ func switchOf(t *config.Tunnel) *tunnel.SwitchChange {
 func portOf(p *config.Peer) *tunnel.PortChange {
 	c := &tunnel.PortChange{
 		Spoke: p.Spoke, Closed: p.Invited, MaxAddresses: p.MaxMACs, PVID: p.VLANs.PVID, VLANs: p.VLANs.Tagged,
-		Sources: p.Sources, Broadcast: p.Limits.Broadcast, Multicast: p.Limits.Multicast, UnknownUnicast: p.Limits.UnknownUnicast, // config.NoLimit is -1, too
+		Sources: p.Sources, Held: p.HoldsMACs, Broadcast: p.Limits.Broadcast, Multicast: p.Limits.Multicast, UnknownUnicast: p.Limits.UnknownUnicast, // config.NoLimit is -1, too
 	}
 	for _, m := range p.MACs {
 		c.Pinned = append(c.Pinned, addressOf(m.MAC))

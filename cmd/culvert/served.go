@@ -135,6 +135,7 @@ func (s *served) with(conf *config.Tunnel, now time.Time) []config.Peer {
 			q.Spoke = !p.Invitation && mixes
 			if !p.Invitation && !conf.Server.MayUseAnyAddress(p.Name, p.Group) {
 				q.Sources = append([]netip.Prefix{}, p.AllowedIPs...)
+				q.HoldsMACs, q.MaxMACs = true, clientMACs
 			}
 			peers = append(peers, q)
 			continue
@@ -146,6 +147,9 @@ func (s *served) with(conf *config.Tunnel, now time.Time) []config.Peer {
 	}
 	return peers
 }
+
+// clientMACs is how many MAC addresses a client has that is held to its IP addresses: its interface has one, and another one after a restart.
+const clientMACs = 8
 
 // othersOf are the networks that clients of a tunnel may be in, and what of them is not theirs: the tunnel's own addresses, and its other peers'.
 func othersOf(conf *config.Tunnel) (others, except []netip.Prefix) {

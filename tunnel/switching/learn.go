@@ -8,7 +8,8 @@ const attempts = 4
 // Learn notes that a frame from k came in at port p. previous is where a station that moved was.
 //
 // A station that moves is found at its new port at once, however often: which of the two ends lies is not known here, and a
-// virtual machine has to be reached when it has migrated. Moves shows those that go to and fro.
+// virtual machine has to be reached when it has migrated. Moves shows those that go to and fro. Ports that hold their stations are the
+// exception (see [Table.Hold]).
 //
 // In a bucket full of others' entries that have not aged, nothing is learned. A port's own entry there, the one that sent longest
 // ago, gives way, but never another port's: an address that is not known costs that its frames are flooded, which is the same
@@ -54,6 +55,9 @@ func (t *Table) Learn(k Key, p Port, now time.Duration) (v Verdict, previous Por
 			}
 			return Known, 0
 		}
+		if from := portOf(word); p != Device && t.holds(from) || !aged && t.holds(p) {
+			return Refused, 0
+		}
 		if v := t.reserve(p); v != New {
 			return v, 0
 		}
@@ -91,6 +95,7 @@ func (t *Table) reserve(p Port) Verdict {
 	if limit == retired {
 		return Refused
 	}
+	limit &^= holding
 	// Who asks at the limit does not write, so that a flood does not keep the count's cache line to itself.
 	if limit != 0 && t.ports[p].learned.Load() >= limit-1 {
 		return Full

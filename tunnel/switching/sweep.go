@@ -35,7 +35,9 @@ func (t *Table) Sweep(now time.Duration) (removed int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	ageing := time.Duration(t.ageing.Load())
-	return t.removeWhere(func(k Key, p Port, seen time.Duration) bool { return now-seen > ageing || t.outlawed(k, p) })
+	return t.removeWhere(func(k Key, p Port, seen time.Duration) bool {
+		return now-seen > ageing && (!t.holds(p) || t.full(p)) || t.outlawed(k, p)
+	})
 }
 
 // Forget removes what was learned behind a port, which goes on learning.

@@ -75,11 +75,14 @@ type bucket struct {
 // port is what the table knows of a port. All zero is a port without limit.
 type port struct {
 	learned atomic.Int32 // entries, and those about to be put
-	limit   atomic.Int32 // of learned, plus 1; 0: none; retired
+	limit   atomic.Int32 // of learned, plus 1, 0: none; holding besides, or retired
 	pinned  atomic.Int32 // if not 0, only these are accepted
 }
 
-const retired = -1
+const (
+	retired = -1
+	holding = 1 << 30 // beside a limit
+)
 
 // The rest of a permuted key leaves room for the port.
 const _ = uint(MinCapacity/ways - 1<<minIndexBits)
@@ -94,7 +97,7 @@ const (
 	Moved                  // was behind another port, and is learned anew
 	Full                   // not learned: the port has reached its limit
 	Crowded                // not learned: there is no room beside other ports' stations
-	Refused                // not learned: pinned to another port, or this one accepts only those pinned to it, or is retired
+	Refused                // not learned: pinned to another port or held by it, or this one accepts only those pinned to it, or is retired
 )
 
 func (v Verdict) String() string {
@@ -132,11 +135,29 @@ func (t *Table) Count(p Port) int {
 
 // SetLimit sets how many stations are learned behind a port, besides those pinned to it; a negative number takes the limit off,
 // and a port that none was set for has none. It ends a port's retirement. Stations beyond a lowered limit stay until they age.
-func (t *Table) SetLimit(p Port, n int) {
+func (t *Table) SetLimit(p Port, n int) { t.setLimit(p, n, 0) }
+
+// Hold is SetLimit of a port that holds what was learned behind it: until the port is forgotten, no other port but the device can have these
+// stations, and they do not age but where the port has reached its limit. In turn it takes none over from another port that is known there.
+func (t *Table) Hold(p Port, n int) { t.setLimit(p, n, holding) }
+
+func (t *Table) setLimit(p Port, n int, flag int32) {
 	if n < 0 {
 		n = -1
 	}
-	t.ports[p].limit.Store(int32(min(n, len(t.buckets)*ways)) + 1)
+	t.ports[p].limit.Store(int32(min(n, len(t.buckets)*ways)) + 1 | flag)
+}
+
+// holds reports whether a port holds its stations.
+func (t *Table) holds(p Port) bool {
+	limit := t.ports[p].limit.Load()
+	return limit != retired && limit&holding != 0
+}
+
+// full reports whether a port has reached its limit.
+func (t *Table) full(p Port) bool {
+	limit := t.ports[p].limit.Load() &^ holding
+	return limit > 0 && t.ports[p].learned.Load() >= limit-1
 }
 
 // place finds a key's bucket, and what its words have above the port.
@@ -177,7 +198,7 @@ func (t *Table) Lookup(k Key, now time.Duration) (p Port, ok bool) {
 }
 
 func (t *Table) aged(b *bucket, i int, now time.Duration) bool {
-	return int64(now)-b.seen[i].Load() > t.ageing.Load()
+	return int64(now)-b.seen[i].Load() > t.ageing.Load() && !t.holds(portOf(b.words[i].Load()))
 }
 
 // grain is how old a last sight may be before it is noted anew.
