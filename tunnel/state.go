@@ -13,6 +13,7 @@ import (
 	"culvert/crypto/session"
 	"culvert/crypto/tai64n"
 	"culvert/transport"
+	"culvert/tunnel/access"
 )
 
 // StateVersion is the version of [State]'s encoding. Another one is refused.
@@ -35,6 +36,7 @@ type State struct {
 	Peers     []PeerState      `cbor:"6,keyasint,omitempty"`
 
 	byKey map[crypto.PublicKey]*PeerState
+	room  int // for flows, of the peers that are restored
 }
 
 // PeerState is what is known of a peer.
@@ -58,6 +60,7 @@ type PeerState struct {
 	Handshaking     bool             `cbor:"17,keyasint,omitempty"` // one was under way, and is begun again
 	PathMTU         int              `cbor:"18,keyasint,omitempty"` // of the native wire: the largest message that the path was known to take
 	Keypairs        []KeypairState   `cbor:"19,keyasint,omitempty"`
+	Flows           *access.Kept     `cbor:"20,keyasint,omitempty"` // that it has been allowed
 }
 
 // EndpointState is where a peer was last.

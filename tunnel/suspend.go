@@ -185,12 +185,12 @@ func (t *Tunnel) export() *State {
 		s.LanePorts = len(ports.sockets)
 	}
 	for _, p := range t.snapshotPeers() {
-		s.Peers = append(s.Peers, p.export())
+		s.Peers = append(s.Peers, p.export(s.Now))
 	}
 	return s
 }
 
-func (p *peer) export() PeerState {
+func (p *peer) export(now time.Duration) PeerState {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s := PeerState{
@@ -200,6 +200,9 @@ func (p *peer) export() PeerState {
 		LastConsumed: p.lastConsumed,
 		Keepalive:    p.timers.keepalive.Load(), NewHandshake: p.timers.newHandshake.Load(), Erase: p.timers.erase.Load(), Persistent: p.timers.persistent.Load(),
 		Handshaking: p.timers.retransmit.Load() != 0 || p.wantHandshake.Load(),
+	}
+	if a := p.access.Load(); a != nil {
+		s.Flows = a.Keep(now)
 	}
 	ep := p.endpoint.Load()
 	if ep != nil && ep.Stream != 0 {
@@ -289,6 +292,12 @@ func (t *Tunnel) restorePeer(p *peer) {
 	p.lastHandshake.Store(s.LastHandshake)
 	now := t.restoring.Now
 	p.heardAt.Store(min(s.HeardAt, int64(now)))
+	if a := p.access.Load(); a != nil && s.Flows != nil {
+		if err := a.Resume(s.Flows, MaxFlows-t.restoring.room, t.clock.now()); err != nil {
+			t.logf("%s: peer %s: %v: they begin anew", t.name(), shortKey(p.public), err)
+		}
+		t.restoring.room += a.Room()
+	}
 	if s.Endpoint != nil { // where it has roamed to, whatever is configured
 		if ep, ok := s.Endpoint.endpoint(); ok {
 			p.configureEndpoint(&ep)

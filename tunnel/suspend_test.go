@@ -14,6 +14,7 @@ import (
 	"culvert/crypto/noise"
 	"culvert/transport"
 	"culvert/transport/transporttest"
+	"culvert/tunnel/access"
 	"culvert/tunnel/device"
 	"culvert/tunnel/device/devicetest"
 )
@@ -89,6 +90,9 @@ func (a *node) handOverWith(while time.Duration, change func(*State), peers ...*
 	for _, b := range peers {
 		w := a.tunnelPeer(b).wire()
 		p := PeerChange{PublicKey: b.public, Wire: &w}
+		if may := a.tunnelPeer(b).access.Load(); may != nil {
+			p.Access = may.Policy()
+		}
 		if b.inner.IsValid() {
 			p.AllowedIPs = []AllowedIPChange{{Prefix: netip.PrefixFrom(b.inner, 32)}}
 		}
@@ -210,6 +214,69 @@ func TestHandOver(t *testing.T) {
 				})
 			})
 		}
+	}
+}
+
+// Answers that only a flow lets through go on, and what no flow lets through stays out.
+func TestHandOverKeepsFlows(t *testing.T) {
+	for _, wire := range []Wire{WireGuard, Culvert} {
+		t.Run(wire.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				client, server := newPairOn(t, wire, transporttest.New(1))
+				client.send(server, "before")
+				server.expectPayloads("before")
+				server.restrict(client, toServer(server))
+				client.sendPorts(server, 1000, 53, "query")
+				server.expectPayloads("query")
+				time.Sleep(time.Second)
+				for range 2 {
+					server.handOver(30*time.Millisecond, client)
+					server.sendPorts(client, 53, 1000, "answer")
+					client.expectPayloads("answer")
+					server.sendPorts(client, 53, 1001, "another's")
+					client.expectPayloads()
+					server.expectPayloads("error")
+				}
+				time.Sleep(181 * time.Second) // longer than they last
+				server.handOver(30*time.Millisecond, client)
+				server.sendPorts(client, 53, 1000, "late answer")
+				client.expectPayloads()
+				server.expectPayloads("error")
+			})
+		})
+	}
+}
+
+// All flows together have no more room in a successor than they may have.
+func TestHandOverBoundsFlows(t *testing.T) {
+	network := transporttest.New(1)
+	s := &State{Version: StateVersion, Now: time.Minute}
+	keys := publicKeys(20)
+	may := policy(t, access.Spec{Rules: []access.Rule{{Action: access.Allow, Protocols: []uint8{access.UDP}}}})
+	key, err := crypto.GeneratePrivateKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Public = key.Public()
+	c := Change{PrivateKey: &key}
+	for _, k := range keys {
+		s.Peers = append(s.Peers, PeerState{Public: k, Flows: &access.Kept{Room: access.MaxFlows}})
+		c.Peers = append(c.Peers, PeerChange{PublicKey: k, Access: may})
+	}
+	tun, err := newTunnel(devicetest.New("wg0", testMTU, 1), network.Host(netip.MustParseAddr("192.0.2.1")), Options{Restore: s})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tun.Close()
+	if err := tun.Configure(c); err != nil {
+		t.Fatal(err)
+	}
+	room := 0
+	for _, p := range tun.snapshotPeers() {
+		room += p.access.Load().Room()
+	}
+	if want := MaxFlows + 4*access.MinFlows; room != want {
+		t.Errorf("room for %d flows, want %d", room, want)
 	}
 }
 
@@ -410,13 +477,16 @@ func FuzzState(f *testing.F) {
 	k := &s.Peers[0].Keypairs[0].Session
 	k.Send[0], k.Receive[0], k.Suite = 1, 2, crypto.ChaCha20Poly1305
 	k.Window.Max, k.Window.Words = 3, []uint64{7}
+	s.Peers[0].Flows = &access.Kept{Room: access.MinFlows, Flows: make([]byte, 46)}
+	may := access.NewState(policy(f, toServer(&node{inner: netip.MustParseAddr("10.0.0.1")})), time.Now())
+	may.Check(access.FromPeer, udpBetween(netip.MustParseAddr("10.0.0.2"), netip.MustParseAddr("10.0.0.1"), 1000, 53, ""), time.Second)
 	for range 2 {
 		b, err := s.Encode()
 		if err != nil {
 			f.Fatal(err)
 		}
 		f.Add(b)
-		s.Peers[0].Wire = Culvert
+		s.Peers[0].Wire, s.Peers[0].Flows = Culvert, may.Keep(time.Second)
 		s.Peers[0].Keypairs[0].Lanes = append(s.Peers[0].Keypairs[0].Lanes, *k)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -441,7 +511,7 @@ func FuzzState(f *testing.F) {
 		for i := range min(len(s.Peers), 4) {
 			w := s.Peers[i].Wire
 			if w == WireGuard || w == Culvert {
-				c.Peers = append(c.Peers, PeerChange{PublicKey: s.Peers[i].Public, Wire: &w})
+				c.Peers = append(c.Peers, PeerChange{PublicKey: s.Peers[i].Public, Wire: &w, Access: may.Policy()})
 			}
 		}
 		if err := tun.Configure(c); err != nil {
