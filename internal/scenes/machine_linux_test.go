@@ -53,13 +53,13 @@ func newMachine(t *testing.T) *machine {
 		lab.NeedProgram(t, program)
 	}
 	m := &machine{T: t, dir: t.TempDir()}
-	// The machine's processes end before its namespace is deleted, also those in the namespaces that it made.
-	t.Cleanup(func() { m.killAll() })
 	m.host = lab.NewHost(t, "machine")
 	var err error
 	if m.root, err = m.host.Namespace.PrivateMounts(ownFolders...); err != nil {
 		t.Fatal(err)
 	}
+	// The machine's processes end before its namespace is deleted, also those in the namespaces that it made. Not after that: the number that
+	// tells its mount namespace is soon another machine's.
 	t.Cleanup(func() { m.killAll() })
 	if m.mounts, err = os.Readlink(filepath.Join(filepath.Dir(m.root), "ns/mnt")); err != nil {
 		t.Fatal(err)

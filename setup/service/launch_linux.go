@@ -88,10 +88,17 @@ func (s *service) prepare(netns string) error {
 	if err := os.Chmod(teamdFolder, 0o755); err != nil { // whatever the umask
 		return err
 	}
-	// Teams of one name in two namespaces would have one socket. That of a team in culvert's own namespace is where teamdctl looks.
-	if netns == "" {
-		return nil
+	if netns != "" {
+		if err := s.mountOwn(); err != nil {
+			return err
+		}
 	}
+	return s.keepAddress()
+}
+
+// mountOwn gives teamd a folder of its own for its socket: teams of one name in two namespaces would have one. That of a team in culvert's
+// own namespace is where teamdctl looks.
+func (s *service) mountOwn() error {
 	private := filepath.Join(filepath.Dir(s.files.record), "run")
 	if err := os.Mkdir(private, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return err
@@ -106,7 +113,29 @@ func (s *service) prepare(netns string) error {
 	if err := unix.Mount(private, teamdFolder, "none", unix.MS_BIND, ""); err != nil {
 		return fmt.Errorf("mount %s: %w", teamdFolder, err)
 	}
+	// It shows the devices of the namespace that it is mounted in. Where that is refused, as in containers, addresses are not kept.
+	if err := unix.Mount("sysfs", "/sys", "sysfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC|unix.MS_RDONLY, ""); err != nil && !errors.Is(err, unix.EPERM) {
+		return fmt.Errorf("mount /sys: %w", err)
+	}
 	return nil
+}
+
+// keepAddress has teamd leave the team the MAC address that it was given, by a file, by the way back to how it was, or by an earlier
+// teamd. One that is not told so gives it that of the first port it sees, whichever that is.
+func (s *service) keepAddress() error {
+	config := s.record.Fields["config"]
+	read := func(file string) string {
+		text, _ := os.ReadFile(filepath.Join("/sys/class/net", s.device(), file))
+		return strings.TrimSpace(string(text))
+	}
+	const given = "3" // NET_ADDR_SET: not the random one that it was made with
+	if address := read("address"); address != "" && read("addr_assign_type") == given {
+		var err error
+		if config, err = teamdKeeping(config, address); err != nil {
+			return err
+		}
+	}
+	return write(s.files.config, []byte(config))
 }
 
 // isReady asks whether the program does its work.

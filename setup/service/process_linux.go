@@ -142,9 +142,17 @@ func startTime(pid int) (uint64, error) {
 
 // hasMark reports whether the mark is in a process's environment as it was started. What has ended has none.
 func hasMark(pid int, mark string) bool {
-	environment, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/environ")
-	if err != nil {
-		return false
+	of := "/proc/" + strconv.Itoa(pid)
+	var environment []byte
+	for patience := time.Now(); ; time.Sleep(time.Millisecond) {
+		limit := beginning(of) // asked first: it may be over by the time the other is read
+		var err error
+		if environment, err = os.ReadFile(of + "/environ"); err != nil {
+			return false
+		}
+		if len(environment) > 0 || time.Since(patience) >= limit {
+			break
+		}
 	}
 	for v := range bytes.SplitSeq(environment, []byte{0}) {
 		if string(v) == markVariable+"="+mark {
@@ -152,6 +160,22 @@ func hasMark(pid int, mark string) bool {
 		}
 	}
 	return false
+}
+
+// beginning is how long a process (a folder of /proc) that shows no environment may be within execve(2): it is the new program already,
+// and who started it may have been told that it runs, but the kernel shows neither its arguments nor, which comes next, its environment.
+func beginning(of string) time.Duration {
+	if _, err := os.Readlink(of + "/exe"); err != nil {
+		return 0 // the kernel's own, and who has ended
+	}
+	arguments, err := os.ReadFile(of + "/cmdline")
+	switch {
+	case err != nil:
+		return 0
+	case len(arguments) == 0:
+		return time.Second
+	}
+	return 10 * time.Millisecond // there are programs without an environment
 }
 
 // sweep ends every process that has the mark, and returns when they are gone.

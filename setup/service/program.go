@@ -2,6 +2,7 @@ package service
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os/exec"
 	"slices"
@@ -36,6 +37,27 @@ func dnsmasqArguments(declared []string, f files, user string) []string {
 // teamdArguments: the pid file is not the one in /run/teamd, which teams of one name in two namespaces would share.
 func teamdArguments(declared []string, f files, _ string) []string {
 	return append(declared, "-p", f.pid, "-l", "stderr", "-U")
+}
+
+// teamdKeeping returns a configuration of teamd with the team's MAC address in it.
+func teamdKeeping(config model.Value, address string) (model.Value, error) {
+	var keys map[string]json.RawMessage
+	err := json.Unmarshal([]byte(config), &keys)
+	if err == nil && keys == nil {
+		err = errors.New("it is null")
+	}
+	if err != nil {
+		return "", fmt.Errorf("teamd's configuration is no JSON object: %w", err)
+	}
+	text, err := json.Marshal(address)
+	if err != nil {
+		return "", err
+	}
+	keys["hwaddr"] = text
+	if text, err = json.Marshal(keys); err != nil {
+		return "", err
+	}
+	return model.Value(text), nil
 }
 
 // command returns the arguments to run what the fields declare.

@@ -210,7 +210,9 @@ func TestTeamActiveBackup(t *testing.T) {
 	x.goesOn("traffic goes on after a port failed")
 	x.middle.Up("q1")
 
-	// It dies: the device and its ports stay, and so does the traffic; another teamd takes them over.
+	// It dies: the device and its ports stay, and so does the traffic; another teamd takes them over, with the address that the team has now.
+	const address = "02:00:00:00:06:01"
+	x.host.Shell("ip", "link", "set", "team0", "address", address)
 	if err := syscall.Kill(first.PID, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
@@ -220,6 +222,9 @@ func TestTeamActiveBackup(t *testing.T) {
 	})
 	lab.Eventually(t, 20*time.Second, "it has both ports", func() bool { return len(x.state().Ports) == 2 && x.state().Runner.ActivePort != "" })
 	x.goesOn("traffic goes on with another teamd")
+	if !strings.Contains(x.host.Shell("ip", "link", "show", "team0"), address) {
+		t.Errorf("another teamd gave the team another address: %s", x.host.Shell("ip", "link", "show"))
+	}
 
 	// The supervisor dies: teamd goes on and is taken over.
 	pid := x.status(x.id).PID
