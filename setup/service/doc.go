@@ -19,7 +19,7 @@
 //
 //	lock, socket          the supervisor's; whoever holds the lock is the only one to touch the rest
 //	process/NAME/record   what runs: written before the program is started, with a random mark
-//	process/NAME/config   its configuration file; pid and leases beside it
+//	process/NAME/config   its configuration file as declared; config.adapted (what teamd is given), pid and leases beside it
 //	process/NAME/output   the FIFO of its output
 //	handover/NAME/record  what is given out
 //

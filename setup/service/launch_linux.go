@@ -41,7 +41,11 @@ func (s *service) launch() (process, error) {
 	if err != nil {
 		return nil, err
 	}
-	args, err := command(s.record.Fields, s.files, unprivileged())
+	files := s.files
+	if programs[name].hasControl {
+		files.config = files.adapted
+	}
+	args, err := command(s.record.Fields, files, unprivileged())
 	if err != nil {
 		return nil, err
 	}
@@ -135,7 +139,7 @@ func (s *service) keepAddress() error {
 			return err
 		}
 	}
-	return write(s.files.config, []byte(config))
+	return write(s.files.adapted, []byte(config))
 }
 
 // isReady asks whether the program does its work.

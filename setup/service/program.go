@@ -12,7 +12,7 @@ import (
 )
 
 // files are the paths of a service's own files.
-type files struct{ config, pid, leases, output, record string }
+type files struct{ config, adapted, pid, leases, output, record string }
 
 // program is a program that can be supervised.
 type program struct {

@@ -63,7 +63,7 @@ func (s store) folder(id model.ID) (string, error) {
 
 func filesIn(folder string) files {
 	in := func(name string) string { return filepath.Join(folder, name) }
-	return files{config: in("config"), pid: in("pid"), leases: in("leases"), output: in("output"), record: in("record")}
+	return files{config: in("config"), adapted: in("config.adapted"), pid: in("pid"), leases: in("leases"), output: in("output"), record: in("record")}
 }
 
 // write writes a file with mode 0600 so that it is there whole or not at all, also after a crash of the machine.
