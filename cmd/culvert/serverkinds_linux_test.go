@@ -3,15 +3,12 @@ package main
 import (
 	"encoding/base64"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -98,59 +95,6 @@ func (s *site) cut(what, to string) {
 	s.t.Helper()
 	if s.host.Ping(netip.MustParseAddr(to)) == nil {
 		s.t.Errorf("%s: %s is reached", what, to)
-	}
-}
-
-// shadowed has alice try to be in the place of the server's port for bob: it sends from that port, by the server's address translation, to where
-// bob's datagrams come from. What bob sends to the port then must not be taken for the answer.
-func (j *membership) shadowed(bobInside string) {
-	j.t.Helper()
-	var bob netip.AddrPort
-	for _, c := range j.clients().Clients {
-		if c.Name == "bob" {
-			bob = netip.MustParseAddrPort(c.Endpoint)
-		}
-	}
-	var got atomic.Int64
-	var c *net.UDPConn
-	j.alice.host.Must(func() (err error) {
-		if c, err = net.DialUDP("udp", &net.UDPAddr{Port: 20000}, net.UDPAddrFromAddrPort(bob)); err != nil {
-			return err
-		}
-		j.t.Cleanup(func() { c.Close() })
-		go func() {
-			for b := make([]byte, 2000); ; {
-				if _, err := c.Read(b); errors.Is(err, net.ErrClosed) {
-					return
-				} else if err == nil {
-					got.Add(1)
-				}
-			}
-		}()
-		return nil
-	})
-	j.server.host.ForgetFlows()
-	lab.Eventually(j.t, patience, "what alice sends passes", func() bool {
-		for range 20 {
-			if _, err := c.Write([]byte("for the port's sake")); err != nil {
-				j.t.Log(err)
-			}
-		}
-		return slices.ContainsFunc(j.server.host.Flows(), func(f lab.Flow) bool { return f.To == bob && f.From.Port() == 20000 })
-	})
-	if err := j.server.host.Ping(netip.MustParseAddr(bobInside)); err != nil {
-		j.t.Errorf("after alice has sent from the server's port: %v", err)
-	}
-	j.bob.reaches("203.0.113.80")
-	if n := got.Load(); n > 0 {
-		j.t.Errorf("alice has got %d datagrams that bob sent to the server", n)
-	}
-	for _, f := range j.server.host.Flows() {
-		for _, at := range []netip.AddrPort{f.From, f.To, f.BackFrom, f.BackTo} {
-			if at == netip.MustParseAddrPort("192.0.2.1:20000") || at == netip.MustParseAddrPort("198.51.100.1:20000") {
-				j.t.Errorf("the server's own port is tracked: %+v", f)
-			}
-		}
 	}
 }
 
@@ -253,7 +197,6 @@ func TestServerOfAllKinds(t *testing.T) {
 		}
 		j.server.host.ForgetFlows()
 	}
-	j.shadowed(addressOf("bob"))
 	if len(ports) < 2 {
 		t.Errorf("ports are not picked at random: %v", ports)
 	}
