@@ -21,7 +21,7 @@ const (
 type ClientsRequest struct {
 	Do        string           `json:"do"`                  // "invite", "list", "add", "revoke", or "codes": a new secret for the codes of a client
 	Tunnel    string           `json:"tunnel,omitempty"`    // may be left out where one tunnel of the instance is a server
-	Name      string           `json:"name,omitempty"`      // the client's
+	Name      string           `json:"name,omitempty"`      // the client's; of "list", for the one of which it is told what it may do
 	Group     string           `json:"group,omitempty"`     // of the file; of those who are invited or added
 	Expires   float64          `json:"expires,omitempty"`   // seconds, of an invitation
 	Key       crypto.PublicKey `json:"public_key,omitzero"` // of a client that is added
@@ -47,6 +47,7 @@ type ServerClient struct {
 	Addresses       []netip.Addr     `json:"addresses"`                 // that it has inside
 	Networks        []netip.Prefix   `json:"networks,omitempty"`        // behind it
 	AnyAddress      bool             `json:"any_address,omitempty"`     // its frames may come from any IP address
+	May             []string         `json:"may,omitempty"`             // what it may do, in lines for people; of the one that was asked for by name
 	Says            string           `json:"says,omitempty"`            // what it calls itself
 	Joined          time.Time        `json:"joined"`                    // when it joined, or was added
 	JoinedFrom      string           `json:"joined_from,omitempty"`     // address:port that it joined from

@@ -71,7 +71,18 @@ type Tunnel struct {
 	Server     bool              `json:"server,omitempty"`      // clients can join: "culvert client list" shows them
 	Pulls      bool              `json:"pulls,omitempty"`       // it is the client of a server, which says what to set up
 	Pulled     bool              `json:"pulled,omitempty"`      // and has said so
+	Given      *Given            `json:"given,omitempty"`       // what of it is in force; absent before
 	SignIn     *SignIn           `json:"sign_in,omitempty"`     // what the server asks of the user; absent where nothing
+}
+
+// Given is what the server of a tunnel has said to set up, as far as it was accepted and the file does not say otherwise.
+type Given struct {
+	Addresses  []netip.Prefix `json:"addresses,omitempty"`   // of the interface
+	Routes     []netip.Prefix `json:"routes,omitempty"`      // into the tunnel
+	DNS        []netip.Addr   `json:"dns,omitempty"`         // name servers
+	Domains    []string       `json:"domains,omitempty"`     // asked of them; absent: all
+	Search     []string       `json:"search,omitempty"`      // domains that complete short names
+	FullTunnel bool           `json:"full_tunnel,omitempty"` // everything goes into the tunnel
 }
 
 // Peer is one peer of a tunnel.

@@ -32,7 +32,8 @@ type Event struct {
 	Event     string           `json:"event"`
 	Tunnel    string           `json:"tunnel"`
 	Client    string           `json:"client,omitempty"`
-	Says      string           `json:"says,omitempty"` // what the client calls itself
+	Group     string           `json:"group,omitempty"` // that it is invited or added to
+	Says      string           `json:"says,omitempty"`  // what the client calls itself
 	Key       crypto.PublicKey `json:"public_key,omitzero"`
 	From      string           `json:"from,omitempty"` // address and port on the underlay
 	Addresses []netip.Addr     `json:"addresses,omitempty"`

@@ -51,7 +51,7 @@ func (sv *Server) Add(name, group string, key crypto.PublicKey, wireGuard bool, 
 		return Client{}, err
 	}
 	sv.forgetInvitations(name)
-	sv.note(now, Event{Event: EventAdded, Client: name, Key: key, Addresses: c.Addresses})
+	sv.note(now, Event{Event: EventAdded, Client: name, Group: group, Key: key, Addresses: c.Addresses})
 	return *c, nil
 }
 

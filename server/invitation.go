@@ -60,7 +60,7 @@ func (sv *Server) Invite(name, group string, expires time.Duration, now time.Tim
 		delete(sv.state.invitations, key)
 	}
 	sv.state.invitations[made.Key] = made
-	sv.note(now, Event{Event: EventInvited, Client: name, Expires: made.Expires})
+	sv.note(now, Event{Event: EventInvited, Client: name, Group: group, Expires: made.Expires})
 	return link, *made, nil
 }
 
@@ -150,7 +150,7 @@ func (sv *Server) join(i *Invitation, asked *EnrolRequest, from netip.AddrPort, 
 		return nil, err
 	}
 	sv.state.invitations[i.Key] = &used
-	sv.note(now, Event{Event: EventJoined, Client: c.Name, Says: c.Says, Key: c.Key, From: c.From, Addresses: c.Addresses})
+	sv.note(now, Event{Event: EventJoined, Client: c.Name, Group: c.Group, Says: c.Says, Key: c.Key, From: c.From, Addresses: c.Addresses})
 	return c, nil
 }
 

@@ -48,6 +48,9 @@ func (w *world) enrol(invitation, key crypto.PublicKey) (EnrolAnswer, bool) {
 func TestEnrol(t *testing.T) {
 	w := newWorld(t)
 	invitation, key := w.invited("alice", "staff"), newKey(t)
+	if e := w.last(); e.Event != EventInvited || e.Client != "alice" || e.Group != "staff" {
+		t.Errorf("noted: %+v", e)
+	}
 	if p := w.server.Peers(w.now); len(p) != 1 || !p[0].Invitation || p[0].Key != invitation || p[0].PresharedKey.IsZero() || p[0].AllowedIPs != nil {
 		t.Fatalf("peers %+v", p)
 	}

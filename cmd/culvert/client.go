@@ -82,7 +82,7 @@ func (p *program) clientList(where *string) *cobra.Command {
 func (p *program) clientShow(where *string) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{Use: "show NAME", Args: needArgs("NAME"), RunE: func(_ *cobra.Command, args []string) error {
-		answer, err := p.askServer(*where, control.ClientsRequest{Do: control.DoList})
+		answer, err := p.askServer(*where, control.ClientsRequest{Do: control.DoList, Name: args[0]})
 		if err != nil {
 			return err
 		}
@@ -274,6 +274,9 @@ func writeClient(w io.Writer, c *control.ServerClient, now time.Time) error {
 	line("networks behind it", strings.Join(texts(c.Networks), ", "))
 	if c.AnyAddress {
 		line("its frames", "may come from any IP address")
+	}
+	for _, m := range c.May {
+		line("may", m)
 	}
 	line("calls itself", c.Says)
 	line("joined", strings.TrimSpace(c.Joined.Local().Format(time.DateTime)+" "+map[bool]string{true: "from " + c.JoinedFrom}[c.JoinedFrom != ""]))

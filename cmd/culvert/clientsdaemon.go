@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	"culvert/config"
 	"culvert/control"
 	"culvert/crypto"
+	"culvert/server"
 	"culvert/tunnel"
 )
 
@@ -33,7 +35,7 @@ func (d *daemon) Clients(r control.ClientsRequest) (*control.ClientsAnswer, erro
 	answer := &control.ClientsAnswer{}
 	if r.Do == control.DoList {
 		for _, t := range list {
-			t.listClients(answer)
+			t.listClients(r.Name, answer)
 		}
 		return answer, nil
 	}
@@ -129,7 +131,7 @@ func (t *liveTunnel) setupFor(name string) *control.ClientSetup {
 		return nil
 	}
 	out := &control.ClientSetup{
-		ServerKey: t.conf.PrivateKey.Public(), Addresses: d.Addresses, AllowedIPs: d.Networks(), DNS: d.DNS, Search: d.Search,
+		ServerKey: t.conf.PrivateKey.Public(), Addresses: d.Addresses, AllowedIPs: d.Networks(), DNS: d.DNS, Search: completing(&d),
 		MTU: d.MTU, Keepalive: int(d.Keepalive / time.Second),
 	}
 	if len(t.conf.Server.Endpoints) > 0 {
@@ -138,7 +140,36 @@ func (t *liveTunnel) setupFor(name string) *control.ClientSetup {
 	return out
 }
 
-func (t *liveTunnel) listClients(answer *control.ClientsAnswer) {
+// completing are the domains that complete short names: those for that alone, and those asked of the name servers but for ones with a ~.
+func completing(d *server.Document) []string {
+	list := slices.DeleteFunc(slices.Clone(d.Domains), func(s string) bool { return strings.HasPrefix(s, "~") })
+	for _, s := range d.Search {
+		if !slices.Contains(list, s) {
+			list = append(list, s)
+		}
+	}
+	return list
+}
+
+// may are lines for people that say what a client may do.
+func may(s *config.Server, name, group string) (lines []string) {
+	line := func(format string, args ...any) { lines = append(lines, fmt.Sprintf(format, args...)) }
+	a := s.GroupAccess(group)
+	if i := slices.IndexFunc(s.Clients, func(c config.ServerClient) bool { return c.Name == name }); i >= 0 && s.Clients[i].Access != nil {
+		a = s.Clients[i].Access
+	}
+	if a == nil {
+		a = &config.Access{}
+	}
+	summarizeClients(line, a)
+	if !s.Mixes(name, group) {
+		line("kept from other clients")
+	}
+	return lines
+}
+
+// listClients adds the clients, with what they may do where it is asked for one of them.
+func (t *liveTunnel) listClients(name string, answer *control.ClientsAnswer) {
 	status := t.engine.Status()
 	status.PrivateKey.Zero()
 	peers := make(map[crypto.PublicKey]*tunnel.PeerStatus, len(status.Peers))
@@ -154,6 +185,9 @@ func (t *liveTunnel) listClients(answer *control.ClientsAnswer) {
 		}
 		if c.WireGuard {
 			out.Wire = "wireguard"
+		}
+		if c.Name == name {
+			out.May = may(t.conf.Server, c.Name, c.Group)
 		}
 		out.GroupMissing = s.Strayed(c.Name)
 		if end, by, as, asked := s.SignInEnds(c.Name, time.Now()); asked {

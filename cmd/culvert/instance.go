@@ -157,7 +157,9 @@ func (in *instance) status() []control.Tunnel {
 		c := statusOf(s, t.peerNames())
 		c.Interface, c.Server = t.hooks.ifname, t.role.server != nil
 		t.linkMu.Lock()
-		c.Pulls = pulledFrom(&t.conf) >= 0
+		if c.Pulls = pulledFrom(&t.conf) >= 0; c.Pulls {
+			c.Given = givenOf(&t.conf, &t.whole)
+		}
 		t.linkMu.Unlock()
 		c.SignIn, c.Pulled = t.role.signIn.status()
 		out = append(out, c)

@@ -101,7 +101,7 @@ func (in *instance) servers() []monitor.Server {
 			continue
 		}
 		var answer control.ClientsAnswer
-		t.listClients(&answer)
+		t.listClients("", &answer)
 		in.serversSeen = append(in.serversSeen, monitor.Server{Interface: t.hooks.ifname, Clients: answer.Clients, Invitations: len(answer.Invitations)})
 	}
 	return in.serversSeen

@@ -93,7 +93,7 @@ func TestServedFramesAreHeldToLeases(t *testing.T) {
 		}
 	}
 	var answer control.ClientsAnswer
-	c.live.listClients(&answer)
+	c.live.listClients("", &answer)
 	for _, of := range answer.Clients {
 		if of.AnyAddress != (of.Name == "bridge") {
 			t.Errorf("%s is shown with any address %t", of.Name, of.AnyAddress)

@@ -95,6 +95,7 @@ func writeTunnel(b io.Writer, in control.Instance, t control.Tunnel, now time.Ti
 	if t.Pulls && !t.Pulled && t.SignIn == nil {
 		field("server", "none has answered yet, so no addresses and routes are there")
 	}
+	writeGiven(field, t.Given)
 	if t.SignIn != nil {
 		field("sign-in", "%s", signInText(in.Name, t.SignIn))
 	}
