@@ -73,6 +73,10 @@ func (c *control) maintainBridge(now time.Duration) {
 		return
 	}
 	c.bridgeAt = now + bridgeEvery
+	if t.waits.Load() { // the carrier is as the tunnel before has set it, and stays so
+		c.carrierUnsure = true
+		return
+	}
 	b.table.Sweep(now)
 	c.readAddress()
 	b.neighbours.Sweep(now)
@@ -124,7 +128,7 @@ func (c *control) readAddress() {
 func (c *control) setCarrier(on bool) {
 	t := c.tunnel
 	d, ok := t.device.(device.CarrierSetter)
-	if !ok || t.bridge.carrier.Load() == on {
+	if !ok || t.bridge.carrier.Load() == on && !c.carrierUnsure {
 		return
 	}
 	if err := d.SetCarrier(on); err != nil {
@@ -134,6 +138,7 @@ func (c *control) setCarrier(on bool) {
 		}
 		return
 	}
+	c.carrierUnsure = false
 	t.bridge.carrier.Store(on)
 }
 

@@ -95,7 +95,9 @@ type control struct {
 	guard       *loopguard.Guard
 	bridgeAt    time.Duration // when the bridge is to be looked at
 	carrierTold bool          // that it cannot be set
-	topology    topology
+	// carrierUnsure: another tunnel has set it.
+	carrierUnsure bool
+	topology      topology
 
 	// Ports for lanes are wanted, when to try again, and whether it was said that there are none.
 	wantLanePorts bool

@@ -247,6 +247,7 @@ func (t *Tunnel) restored() error {
 		return nil
 	}
 	t.restoring, t.restoredFrom = nil, s
+	t.waits.Store(false)
 	s.Erase() // of peers that are no longer there
 	if t.linkUp {
 		if err := t.listen(t.wantPort); err != nil {
@@ -326,6 +327,7 @@ func (t *Tunnel) restorePeer(p *peer) {
 	if s.Handshaking || n != nil && p.current.Load() != nil {
 		t.renewed = append(t.renewed, p)
 	}
+	p.wasReached = t.bridge != nil && p.reached(now) // which is no news
 	t.attention.add(p)
 }
 

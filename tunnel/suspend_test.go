@@ -23,6 +23,15 @@ import (
 type heirloom struct {
 	*devicetest.Device
 	events chan device.Event
+	t      *testing.T
+}
+
+// SetCarrier fails the test where the carrier goes: what the kernel has for the interface then is lost.
+func (d *heirloom) SetCarrier(on bool) error {
+	if !on {
+		d.t.Error("the carrier goes off")
+	}
+	return d.Device.SetCarrier(on)
 }
 
 func (d *heirloom) Events() <-chan device.Event { return d.events }
@@ -82,7 +91,7 @@ func (a *node) handOverWith(while time.Duration, change func(*State), peers ...*
 	if ports := a.lanePorts.Load(); ports != nil {
 		network.lanes = ports.sockets
 	}
-	dev := &heirloom{a.dev, make(chan device.Event, 1)}
+	dev := &heirloom{a.dev, make(chan device.Event, 1), t}
 	dev.events <- device.EventUp
 	var c Change
 	port := uint16(testPort)

@@ -93,6 +93,7 @@ type Tunnel struct {
 	err       error
 	workers   sync.WaitGroup
 
+	waits      atomic.Bool    // to be configured, to go on for another: restoring is not nil
 	suspending atomic.Bool    // movers are being stopped
 	movers     sync.WaitGroup // those of the workers that move packets
 	pause      atomic.Pointer[pause]
@@ -190,6 +191,7 @@ func newTunnel(dev device.Device, network transport.Network, options Options) (*
 	t.endpoints.init()
 	if s := options.Restore; s != nil {
 		t.restoring, t.options.Restore = s, nil // it is large, and not to be kept
+		t.waits.Store(true)
 		t.clock = clockAt(s.nowIn(t.clock.wall()))
 	}
 	mtu, err := dev.MTU()
