@@ -2,8 +2,11 @@ package setup_test
 
 import (
 	"net/netip"
+	"strings"
 	"testing"
+	"time"
 
+	"culvert/internal/lab"
 	"culvert/setup"
 )
 
@@ -17,12 +20,18 @@ func TestInherit(t *testing.T) {
 	if err := apply(t, h, setup.L3{Link: "wg0", Addresses: prefixes("fd00::1/64")}).Remove(); err != nil {
 		t.Fatal(err)
 	}
+	settled := func() {
+		t.Helper()
+		lab.Eventually(t, 20*time.Second, "no address is tentative", func() bool { return !strings.Contains(h.Shell("ip", "address"), "tentative") })
+	}
+	settled()
 	before := snapshot(t, h)
 	for _, c := range []setup.L3{
 		{Link: "wg0", Addresses: prefixes("10.9.0.1/24", "fd00::1/64"), Routes: routes("10.19.0.0/16", "fd01::/64")},
 		{Link: "wg0", Addresses: prefixes("10.9.0.1/24", "fd00::1/64"), Routes: routes("10.19.0.0/16", "0.0.0.0/0", "::/0")},
 	} {
 		a := apply(t, h, c)
+		settled()
 		between := snapshot(t, h)
 		c.Namespace, c.Mark = h.NetnsPath(), a.Mark
 		b, err := setup.Inherit(t.Context(), c, a.ValidMark)
