@@ -27,6 +27,9 @@ type Options struct {
 	Files []Path
 	// Mounts leaves the system calls that mount; Modules those that load modules into the kernel.
 	Mounts, Modules bool
+	// Refused is what [Calls] says of the system calls that are refused already, as by the process before; "" where none are. Where no others are
+	// to be, nothing is done again: each filter costs a little with each call.
+	Refused string
 }
 
 // Result says what was reached. An empty reason means that it is in force.

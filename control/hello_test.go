@@ -18,6 +18,12 @@ func (s *everything) Log(LogRequest) (*Log, error)                           { r
 func (s *everything) Confirm() error                                         { return nil }
 func (s *everything) Clients(ClientsRequest) (*ClientsAnswer, error)         { return &ClientsAnswer{}, nil }
 func (s *everything) SignIn(context.Context, SignInRequest) (*SignIn, error) { return nil, nil }
+func (s *everything) Upgrade(_ context.Context, r UpgradeRequest) (*Upgraded, error) {
+	if r.Program == "" {
+		return nil, errors.New("which program?")
+	}
+	return &Upgraded{From: "1.4.0", To: "1.5.0", PID: 733, Pause: 0.02}, nil
+}
 func (s *everything) Events(EventOptions) (func(context.Context) ([]Event, error), func()) {
 	return nil, nil
 }
@@ -28,7 +34,7 @@ func TestHello(t *testing.T) {
 		operations []string
 	}{
 		{&service{}, []string{OpDown, OpHello, OpReload, OpStatus}},
-		{&everything{}, []string{OpCapture, OpClients, OpConfirm, OpDown, OpEvents, OpHello, OpLog, OpReload, OpSignIn, OpStatus}},
+		{&everything{}, []string{OpCapture, OpClients, OpConfirm, OpDown, OpEvents, OpHello, OpLog, OpReload, OpSignIn, OpStatus, OpUpgrade}},
 	} {
 		dir, _ := listen(t, c.service)
 		got, err := NewClient(dir, "wg0").Hello(t.Context())

@@ -61,6 +61,10 @@ var operations = []operation{
 		resp.SignIn, err = signIn(ctx, s, req.SignIn)
 		return err
 	}},
+	{name: OpUpgrade, has: hasA[Upgrader], answer: func(ctx context.Context, s Service, req *request, resp *response) (err error) {
+		resp.Upgraded, err = upgrade(ctx, s, req.Upgrade)
+		return err
+	}},
 }
 
 func find(op string) *operation {

@@ -19,6 +19,7 @@ const (
 	OpCapture = "capture"
 	OpClients = "clients"
 	OpSignIn  = "sign-in"
+	OpUpgrade = "upgrade"
 )
 
 // request is what a client sends: one line.
@@ -31,6 +32,7 @@ type request struct {
 	Log     *LogRequest     `json:"log,omitempty"`     // of "log"; absent: as with nothing in it
 	Clients *ClientsRequest `json:"clients,omitempty"` // of "clients"
 	SignIn  *SignInRequest  `json:"sign_in,omitempty"` // of "sign-in"
+	Upgrade *UpgradeRequest `json:"upgrade,omitempty"` // of "upgrade"; absent: as with nothing in it
 }
 
 // response is what the daemon answers: one line.
@@ -47,6 +49,7 @@ type response struct {
 	Log      *Log           `json:"log,omitempty"`      // of "log"
 	Clients  *ClientsAnswer `json:"clients,omitempty"`  // of "clients"
 	SignIn   *SignIn        `json:"sign_in,omitempty"`  // of "sign-in"; absent where the server has asked for nothing
+	Upgraded *Upgraded      `json:"upgraded,omitempty"` // of "upgrade"
 }
 
 // fail makes the response one of a failure.

@@ -18,6 +18,7 @@ import (
 type confinement struct {
 	files, calls string // why not; "" is in force
 	nameless     bool   // /etc/resolv.conf is out of reach
+	refused      string // the system calls, as confine.Calls names them; "" where none are refused
 	pin          *os.File
 }
 
@@ -234,7 +235,7 @@ func (d *daemon) confine() {
 
 // confinement gives up what the file does not need.
 func (in *instance) confinement(apply func(confine.Options) confine.Result) *confinement {
-	c := &confinement{}
+	c := &confinement{refused: in.d.refused}
 	var o confine.Options
 	o, c.files, c.calls = planConfinement(in.file)
 	if c.calls != "" {
@@ -268,8 +269,11 @@ func (c *confinement) give(o confine.Options, apply func(confine.Options) confin
 			o.Files = nil
 		}
 	}
+	o.Refused = c.refused
 	r := apply(o)
-	c.calls = r.Calls
+	if c.calls = r.Calls; c.calls == "" {
+		c.refused = confine.Calls(o)
+	}
 	if c.files == "" {
 		c.files = r.Files
 	}

@@ -45,6 +45,12 @@ type daemon struct {
 
 	mu       sync.Mutex // guards confined, for status
 	confined *confinement
+	refused  string // system calls that were refused from the start on, as confine.Calls names them
+
+	program   string // that it was started from
+	listener  *control.Listener
+	heir      *heir // where it goes on for another process
+	successor int   // the process that goes on; 0: none. Guarded by ops
 
 	ops      sync.Mutex // held by start, reload and teardown: one at a time
 	stop     context.CancelCauseFunc
@@ -72,12 +78,17 @@ var (
 // serve runs the daemon to its end. Its error is why it could not start, why it ended by itself, or what it could not take
 // away.
 func (d *daemon) serve(level slog.Level) error {
-	d.started = time.Now()
+	if d.started.IsZero() {
+		d.started = time.Now()
+	}
+	if own, err := os.Executable(); err == nil {
+		d.program = own
+	}
 	d.tornDown = make(chan struct{})
 	d.notify = takeNotifier()
 	d.notify.tell("STATUS=starting")
 	defer d.watched()()
-	l, err := control.Listen(d.p.runDir, d.name)
+	l, err := d.listen()
 	if errors.Is(err, control.ErrRunning) {
 		return hint(fmt.Errorf("%s is already running", d.name),
 			"culvert status %[1]s shows it, culvert reload %[1]s applies a changed file, culvert down %[1]s ends it", d.name)
@@ -86,6 +97,7 @@ func (d *daemon) serve(level slog.Level) error {
 		return hintDescriptors(permissionHint(err))
 	}
 	defer l.Close()
+	d.listener = l
 	l.Program = version()
 	d.openEvents()
 	defer d.closeEvents()
@@ -106,10 +118,20 @@ func (d *daemon) serve(level slog.Level) error {
 	go d.heed(ctx, signals)
 
 	var serving sync.WaitGroup
-	serving.Go(func() { l.Serve(d) })
+	serve := func() { serving.Go(func() { l.Serve(d) }) }
+	if d.heir == nil {
+		serve()
+	}
 
-	cause := d.run(ctx)
+	cause := d.run(ctx, serve)
 
+	if left, err := d.left(cause); left {
+		d.events.Close()
+		err = errors.Join(err, l.Leave())
+		serving.Wait()
+		l.Wait(5 * time.Second)
+		return err
+	}
 	d.log.Info("ending", "because", cause)
 	d.notify.tell("STOPPING=1", "STATUS=taking everything away")
 	d.ops.Lock()
@@ -128,15 +150,20 @@ func (d *daemon) serve(level slog.Level) error {
 	}
 	if d.downErr != nil {
 		d.log.Error("not everything could be taken away", "error", d.downErr)
-	} else if cause == nil && d.ready.detached() {
+	} else if cause == nil && d.detached() {
 		os.Remove(logPath(d.p.runDir, d.name))
 	}
 	return errors.Join(cause, d.downErr)
 }
 
 // run starts the body and returns why the daemon is to end.
-func (d *daemon) run(ctx context.Context) error {
-	if err := d.start(ctx); err != nil {
+func (d *daemon) run(ctx context.Context, serve func()) error {
+	if d.heir != nil {
+		if err := d.heir.start(ctx, d); err != nil {
+			d.heir.fail(err) // and this process ends here: all is still the other's
+		}
+		serve()
+	} else if err := d.start(ctx); err != nil {
 		return err
 	}
 	<-ctx.Done()
@@ -161,11 +188,41 @@ func (d *daemon) start(ctx context.Context) error {
 	d.events.Publish(control.Event{Event: control.EventInstanceUp})
 	d.log.Info("up", "pid", os.Getpid(), "version", version())
 	d.up = true
+	d.tellReady()
+	return nil
+}
+
+// tellReady tells the service manager.
+func (d *daemon) tellReady() {
 	d.notify.now(d.summary())
 	if err := d.notify.send("READY=1", "STATUS="+d.notify.text()); err != nil {
 		d.log.Warn(err.Error())
 	}
-	return nil
+}
+
+// listen takes the instance's name.
+func (d *daemon) listen() (*control.Listener, error) {
+	if d.heir != nil {
+		return d.heir.listen(d)
+	}
+	return control.Listen(d.p.runDir, d.name)
+}
+
+// detached reports whether the daemon is in the background, with a log file of its own.
+func (d *daemon) detached() bool { return d.ready.detached() || d.heir != nil && d.heir.begin.Detached }
+
+// left reports whether another process has gone on, so that there is nothing to take away here. What was to end this one is to end that.
+func (d *daemon) left(cause error) (bool, error) {
+	d.ops.Lock()
+	defer d.ops.Unlock()
+	if d.successor == 0 {
+		return false, nil
+	}
+	close(d.tornDown)
+	if errors.Is(cause, errHandedOver) {
+		return true, nil
+	}
+	return true, syscall.Kill(d.successor, syscall.SIGTERM)
 }
 
 func (d *daemon) ended(cause error) bool {
@@ -224,7 +281,7 @@ func (d *daemon) openLog(level slog.Level) error {
 	d.level.Set(level)
 	d.startLevel = level
 	d.out = d.p.stderr
-	if d.ready.detached() && d.kind != "wg" {
+	if d.detached() && d.kind != "wg" {
 		f, err := openLogFile(d.p.runDir, d.name)
 		if err != nil {
 			return err
@@ -277,6 +334,11 @@ func (d *daemon) Reload(ctx context.Context) ([]string, error) {
 		return nil, errors.New("the daemon is ending")
 	default:
 	}
+	return d.readAgain(ctx)
+}
+
+// readAgain is Reload where nothing else changes the instance.
+func (d *daemon) readAgain(ctx context.Context) ([]string, error) {
 	d.notify.tell("RELOADING=1", monotonic(), "STATUS=reloading")
 	began := time.Now()
 	remarks, err := d.body.reload(ctx)

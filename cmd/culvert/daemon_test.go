@@ -92,7 +92,7 @@ func (s *system) kernel() kernel {
 		},
 		network: fakeNetwork{s},
 		serveWG: func(_, _ string, _ engine, _ func(string, ...any)) (*wgSocket, error) {
-			return &wgSocket{nil, func() error { s.undo("socket"); return nil }}, s.do("socket")
+			return &wgSocket{close: func() error { s.undo("socket"); return nil }}, s.do("socket")
 		},
 		apply: func(_ context.Context, c setup.L3) (applied, error) {
 			step := stepOf(c)

@@ -44,6 +44,7 @@ type kernel struct {
 	serveWG   func(folder, name string, e engine, logf func(string, ...any)) (*wgSocket, error)
 	apply     func(context.Context, setup.L3) (applied, error)
 	standing  func(setup.L3) (bool, error) // whether a link has lost nothing of it
+	inherit   func(ctx context.Context, c setup.L3, validMark bool) (applied, error)
 	autoMTU   func(ctx context.Context, link string, mark uint32, overhead int, endpoints []netip.Addr) (int, error)
 	lookup    func(ctx context.Context, name string) ([]netip.Addr, error)
 	// lookupPast asks one of servers for a name, by packets with a mark.
@@ -60,6 +61,11 @@ type applied struct {
 
 	removeRoutes    func([]setup.Route) error
 	followAddresses func() error
+	validMark       bool // the namespace's src_valid_mark was switched on
+}
+
+func appliedBy(a *setup.Applied) applied {
+	return applied{a.Mark, a.Warnings, a.Covered, a.Remove, a.RemoveRoutes, a.FollowAddresses, a.ValidMark}
 }
 
 // kernel is what an instance's tunnels are made with.
@@ -107,7 +113,14 @@ func linux() kernel {
 			if err != nil {
 				return applied{}, err
 			}
-			return applied{a.Mark, a.Warnings, a.Covered, a.Remove, a.RemoveRoutes, a.FollowAddresses}, nil
+			return appliedBy(a), nil
+		},
+		inherit: func(ctx context.Context, c setup.L3, validMark bool) (applied, error) {
+			a, err := setup.Inherit(ctx, c, validMark)
+			if err != nil {
+				return applied{}, err
+			}
+			return appliedBy(a), nil
 		},
 		standing: setup.Standing,
 		autoMTU: func(ctx context.Context, link string, mark uint32, overhead int, endpoints []netip.Addr) (int, error) {
@@ -170,8 +183,9 @@ func socketHint(err error) error {
 
 // wgSocket is an interface's socket for wg.
 type wgSocket struct {
-	removed <-chan struct{} // somebody has deleted the socket's file
-	close   func() error
+	removed  <-chan struct{} // somebody has deleted the socket's file
+	close    func() error
+	listener *uapi.Listener
 }
 
 func serveWG(l *uapi.Listener, e engine, logf func(string, ...any)) *wgSocket {
@@ -186,7 +200,7 @@ func serveWG(l *uapi.Listener, e engine, logf func(string, ...any)) *wgSocket {
 		err := errors.Join(s.Close(), l.Close())
 		wg.Wait()
 		return err
-	}}
+	}, l}
 }
 
 // observedNetwork tells how the first attempt to open a port ended. The engine makes it in its own time, when it

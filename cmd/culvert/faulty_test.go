@@ -206,7 +206,7 @@ func (f *faults) around(k kernel) kernel {
 			return nil, err
 		}
 		end := s.close
-		return &wgSocket{s.removed, func() error { return f.back("close wg "+name, end) }}, nil
+		return &wgSocket{s.removed, func() error { return f.back("close wg "+name, end) }, s.listener}, nil
 	}
 	k.apply = func(ctx context.Context, c setup.L3) (a applied, err error) {
 		name := linkStep(&c)

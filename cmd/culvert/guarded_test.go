@@ -62,7 +62,7 @@ func newGuarded(t *testing.T, signIn string) *guarded {
 		},
 		network: g.network.Host(g.at.Addr()),
 		serveWG: func(string, string, engine, func(string, ...any)) (*wgSocket, error) {
-			return &wgSocket{nil, func() error { return nil }}, nil
+			return &wgSocket{close: func() error { return nil }}, nil
 		},
 		apply: func(_ context.Context, c setup.L3) (applied, error) {
 			if stepOf(c) == "up" {

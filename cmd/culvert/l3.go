@@ -24,6 +24,7 @@ type l3 struct {
 	routes  map[setup.Route]*applied // of all but those of policy: which application added it
 	covered map[setup.Route]bool     // those of them that were left out, as one of the link's networks leads there
 	policy  *applied                 // default routes with a table of their own
+	inherit func(context.Context, setup.L3, bool) (applied, error)
 }
 
 func isPolicy(r setup.Route) bool { return r.Prefix.Bits() == 0 && r.Table == 0 }

@@ -41,6 +41,8 @@ type liveTunnel struct {
 	publish     func(control.Event)
 
 	engine   engine
+	dev      device.Device
+	wg       *wgSocket
 	streams  *stream.Network
 	resolver *resolve.Resolver
 	undo     undo
@@ -76,20 +78,7 @@ type surroundings struct {
 
 // startTunnel brings a tunnel up, or leaves nothing behind.
 func startTunnel(ctx context.Context, s surroundings, file *config.File, conf config.Tunnel) (_ *liveTunnel, err error) {
-	netns := netnsOf(file, conf.Name)
-	log := s.log.With("interface", conf.Name)
-	infof := func(format string, args ...any) { log.Info(fmt.Sprintf(format, args...)) }
-	warnf := func(format string, args ...any) {
-		text := fmt.Sprintf(format, args...)
-		log.Warn(text)
-		s.remark("culvert: " + conf.Name + ": warning: " + text)
-	}
-	t := &liveTunnel{
-		kernel: s.kernel, log: log, file: file, conf: conf, whole: conf, netns: netns, usage: s.usage,
-		underlay: s.underlay, exclusively: s.exclusively, around: s.around, publish: s.publish,
-		hooks: hooks{ifname: conf.Name, out: s.out, logf: infof, priority: s.priority},
-		link:  l3{apply: s.kernel.apply, standing: s.kernel.standing, warnf: warnf, namespace: setup.NamespacePath(netns)},
-	}
+	t, infof := newLiveTunnel(s, file, conf)
 	defer func() {
 		if err != nil {
 			err = errors.Join(fmt.Errorf("tunnel %s: %w", conf.Name, err), t.undo.run())
@@ -98,12 +87,7 @@ func startTunnel(ctx context.Context, s surroundings, file *config.File, conf co
 	if err := t.hooks.run(ctx, "PreUp", conf.Hooks.PreUp); err != nil {
 		return nil, err
 	}
-	t.undo.add("run PostDown", func() error {
-		if !t.isUp {
-			return nil
-		}
-		return t.hooks.run(context.Background(), "PostDown", t.conf.Hooks.PostDown)
-	})
+	t.undoHooks("PostDown", func() []config.Hook { return t.conf.Hooks.PostDown })
 	if err := t.openRole(s); err != nil {
 		return nil, err
 	}
@@ -113,25 +97,17 @@ func startTunnel(ctx context.Context, s surroundings, file *config.File, conf co
 	if err != nil {
 		return nil, placed(conf.Pos, err)
 	}
-	change, err := changeTo(&conf, nil)
+	change, err := t.firstChange(s, &conf)
 	if err != nil {
 		return nil, err
 	}
-	s.usage.restore(&change, conf.Name, nil)
-	t.hold(&change)
 	if err := t.engine.Configure(change); err != nil {
 		return nil, err
 	}
-	sock, err := s.kernel.serveWG(s.wgDir, conf.Name, t.engine, infof)
-	if err != nil {
+	if t.wg, err = s.kernel.serveWG(s.wgDir, conf.Name, t.engine, infof); err != nil {
 		return nil, err
 	}
-	t.undo.add("close the socket for wg", sock.close)
-	t.undo.add("take the interface's addresses and routes away", func() error {
-		t.linkMu.Lock()
-		defer t.linkMu.Unlock()
-		return t.link.remove()
-	})
+	t.undoSockets()
 	if err := t.link.up(ctx, conf.Name); err != nil {
 		return nil, err
 	}
@@ -149,10 +125,59 @@ func startTunnel(ctx context.Context, s surroundings, file *config.File, conf co
 	}
 	t.startRole()
 	t.isUp = true
-	t.undo.add("run PreDown", func() error {
-		return t.hooks.run(context.Background(), "PreDown", t.conf.Hooks.PreDown)
-	})
+	t.undoHooks("PreDown", func() []config.Hook { return t.conf.Hooks.PreDown })
 	return t, nil
+}
+
+// undoHooks has commands run at the end, if the tunnel has come up.
+func (t *liveTunnel) undoHooks(which string, commands func() []config.Hook) {
+	t.undo.add("run "+which, func() error {
+		if !t.isUp {
+			return nil
+		}
+		return t.hooks.run(context.Background(), which, commands())
+	})
+}
+
+// undoSockets has what the interface has besides its device taken away at the end.
+func (t *liveTunnel) undoSockets() {
+	t.undo.add("close the socket for wg", t.wg.close)
+	t.undo.add("take the interface's addresses and routes away", func() error {
+		t.linkMu.Lock()
+		defer t.linkMu.Unlock()
+		return t.link.remove()
+	})
+}
+
+// firstChange is the engine's first configuration.
+func (t *liveTunnel) firstChange(s surroundings, conf *config.Tunnel) (tunnel.Change, error) {
+	change, err := changeTo(conf, nil)
+	if err != nil {
+		return change, err
+	}
+	s.usage.restore(&change, conf.Name, nil)
+	t.hold(&change)
+	return change, nil
+}
+
+// newLiveTunnel is a tunnel of which nothing is up yet, and where its remarks go.
+func newLiveTunnel(s surroundings, file *config.File, conf config.Tunnel) (t *liveTunnel, infof func(string, ...any)) {
+	netns := netnsOf(file, conf.Name)
+	log := s.log.With("interface", conf.Name)
+	infof = func(format string, args ...any) { log.Info(fmt.Sprintf(format, args...)) }
+	warnf := func(format string, args ...any) {
+		text := fmt.Sprintf(format, args...)
+		log.Warn(text)
+		s.remark("culvert: " + conf.Name + ": warning: " + text)
+	}
+	t = &liveTunnel{
+		kernel: s.kernel, log: log, file: file, conf: conf, whole: conf, netns: netns, usage: s.usage,
+		underlay: s.underlay, exclusively: s.exclusively, around: s.around, publish: s.publish,
+		hooks: hooks{ifname: conf.Name, out: s.out, logf: infof, priority: s.priority},
+		link: l3{apply: s.kernel.apply, standing: s.kernel.standing, inherit: s.kernel.inherit, warnf: warnf,
+			namespace: setup.NamespacePath(netns)},
+	}
+	return t, infof
 }
 
 // startEngine opens the device and starts the engine on it.
@@ -161,7 +186,12 @@ func (t *liveTunnel) startEngine(infof func(string, ...any)) (*observedNetwork, 
 	if err != nil {
 		return nil, err
 	}
-	t.streams = stream.New(t.kernel.network)
+	return t.runEngine(dev, stream.New(t.kernel.network), nil, infof)
+}
+
+// runEngine starts the engine on a device and a network, where from is not nil to go on from there.
+func (t *liveTunnel) runEngine(dev device.Device, streams *stream.Network, from *tunnel.State, infof func(string, ...any)) (*observedNetwork, error) {
+	t.streams = streams
 	if err := t.acceptTCP(&t.conf); err != nil { // nothing is opened yet
 		return nil, errors.Join(err, dev.Close())
 	}
@@ -175,11 +205,12 @@ func (t *liveTunnel) startEngine(infof func(string, ...any)) (*observedNetwork, 
 		Greeted:          t.role.greeted,
 		Greet:            true,
 		Agent:            agent(),
+		Restore:          from,
 	})
 	if err != nil {
 		return nil, errors.Join(err, dev.Close())
 	}
-	t.engine = e
+	t.engine, t.dev = e, dev
 	t.undo.add("close the device", e.Close)
 	return network, nil
 }

@@ -19,6 +19,9 @@ func TestMain(m *testing.M) {
 	if folder := os.Getenv(faultsEnv); folder != "" {
 		os.Exit(faultyProgram(folder).run(os.Args))
 	}
+	if isBetween() {
+		os.Exit(standBetween())
+	}
 	testscript.Main(m, map[string]func(){"culvert": main, "culvert-wg": main})
 }
 

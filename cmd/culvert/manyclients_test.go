@@ -104,7 +104,7 @@ func (c *crowd) up() {
 		},
 		network: c.host,
 		serveWG: func(string, string, engine, func(string, ...any)) (*wgSocket, error) {
-			return &wgSocket{nil, func() error { return nil }}, nil
+			return &wgSocket{close: func() error { return nil }}, nil
 		},
 		apply: func(context.Context, setup.L3) (applied, error) {
 			return appliedNothing(), nil

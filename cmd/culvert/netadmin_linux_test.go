@@ -98,6 +98,15 @@ links:
 		}
 	}
 	as("reload", p.name)
+	for range 2 {
+		as("upgrade", p.name)
+		if out := as("plan", file); strings.TrimSpace(out) != "nothing to do" {
+			t.Errorf("plan after an upgrade:\n%s", out)
+		}
+		if out := as("status"); !strings.Contains(out, "confinement: files ") || !strings.Contains(out, "system calls confined") {
+			t.Errorf("status after an upgrade:\n%s", out)
+		}
+	}
 	as("down", p.name)
 	links, err := p.host.Output(exec.Command("ip", "-o", "link"))
 	if err != nil || strings.Count(string(links), "\n") != 1 {

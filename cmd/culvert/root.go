@@ -88,6 +88,7 @@ Run a tunnel from a file (culvert's YAML, or a wg-quick file NAME.conf as it is)
   culvert events [NAME]      tell what happens, as it happens
   culvert log NAME           the latest lines of its log; --level debug logs more
   culvert reload NAME        apply the changed file; sessions of unchanged peers stay
+  culvert upgrade NAME       a new program goes on with it: no packet is lost, sessions stay
   culvert down NAME          stop it and take everything away
   culvert vm NAME -- QEMU... a virtual machine on a tunnel of mode tap, without a bridge
 
@@ -153,7 +154,7 @@ func (p *program) root() *cobra.Command {
 		return &usageError{err.Error(), cmd.CommandPath()}
 	})
 	root.AddCommand(p.genkey(), p.genpsk(), p.pubkey(), p.check(), p.up(), p.down(), p.reload(), p.status(), p.eventsCommand(), p.logCommand(),
-		p.capture(), p.importCommand(), p.export(), p.plan(), p.apply(), p.confirm(), p.destroy(), p.graph(), p.vm(), p.invite(), p.join(), p.client(), p.signin(), p.wg(), p.demo(), p.supervise(), p.versionCommand())
+		p.capture(), p.importCommand(), p.export(), p.plan(), p.apply(), p.confirm(), p.destroy(), p.upgrade(), p.succeed(), p.graph(), p.vm(), p.invite(), p.join(), p.client(), p.signin(), p.wg(), p.demo(), p.supervise(), p.versionCommand())
 	root.AddCommand(p.top(), p.doctor())
 	for _, c := range root.Commands() {
 		c.DisableFlagsInUseLine = true
