@@ -236,8 +236,8 @@ type Peer struct {
 
 	Access *Access // nil: everything that its allowed IPs, or its part of the switch, let it
 
-	// Of a server's client that is kept from the others: where they may be, and what of that is somebody else's. No file says it of a peer.
-	Apart, ApartExcept []netip.Prefix
+	// Apart is whom a server's client is kept from, which all that are have in common. No file says it of a peer; nil is nobody.
+	Apart *Apart
 
 	Invited bool // the end of an invitation, which no file names: it carries nothing
 

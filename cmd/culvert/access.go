@@ -16,7 +16,7 @@ import (
 // policyOf is what a peer may do, as the engine takes it.
 func policyOf(p *config.Peer) (*access.Policy, error) {
 	a := p.Access
-	if a == nil && len(p.Apart) == 0 {
+	if a == nil && p.Apart == nil {
 		return access.Unrestricted, nil
 	}
 	if a == nil {
@@ -28,11 +28,6 @@ func policyOf(p *config.Peer) (*access.Policy, error) {
 	if a.Default == "deny" {
 		s.Default = access.Deny
 	}
-	if len(p.Apart) > 0 {
-		for _, d := range []access.Direction{access.FromPeer, access.ToPeer} {
-			s.Rules = append(s.Rules, access.Rule{Action: access.Deny, Direction: d, Addresses: p.Apart, Except: p.ApartExcept})
-		}
-	}
 	for _, r := range a.Rules {
 		s.Rules = append(s.Rules, rulesOf(&r)...)
 	}
@@ -40,6 +35,13 @@ func policyOf(p *config.Peer) (*access.Policy, error) {
 		return nil, placed(config.Position(a.Origin), fmt.Errorf("peer %s: %w", p.Name, err))
 	}
 	var err error
+	if p.Apart != nil {
+		region, err := p.Apart.Made(func(a *config.Apart) (any, error) { return access.NewRegion(a.Networks, a.Except) })
+		if err != nil {
+			return fail(err)
+		}
+		s.Apart = region.(*access.Region)
+	}
 	if q := a.Quota; q != nil {
 		s.Quota = access.Quota{Bytes: q.Bytes, Every: periodOf(q.Every)}
 		if s.Quota.Zone, err = time.LoadLocation(q.Zone); err != nil {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -115,5 +116,59 @@ tunnels:
 				}
 			}
 		}
+	}
+}
+
+// What clients are kept from is there once for all of them, however many networks it has, and stays the same until the file changes it.
+func TestClientsApartShareWhatTheyAreKeptFrom(t *testing.T) {
+	const behind = 20_000
+	no := false
+	conf := &config.Tunnel{Name: "office", Addresses: []config.Prefix{{Prefix: netip.MustParsePrefix("10.20.0.1/16")}}, Server: &config.Server{Mix: &no}}
+	for i := range behind / 2 {
+		conf.Server.Clients = append(conf.Server.Clients, config.ServerClient{Name: fmt.Sprint("branch", i), Networks: []netip.Prefix{
+			netip.PrefixFrom(netip.AddrFrom4([4]byte{172, 16 + byte(i>>12), byte(i >> 4), byte(i << 4)}), 28),
+			netip.PrefixFrom(netip.AddrFrom4([4]byte{11, byte(i >> 16), byte(i >> 8), byte(i)}), 32),
+		}})
+	}
+	now := time.Now()
+	sv, err := server.Open(&server.Memory{}, serverConfig(conf), now, func(server.Event) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 50 {
+		key, err := crypto.GeneratePrivateKey()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := sv.Add(fmt.Sprint("client", i), "", key.Public(), false, now); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := &served{server: sv}
+	var region *access.Region
+	for range 2 {
+		for _, p := range s.with(conf, now) {
+			policy, err := policyOf(&p)
+			if err != nil {
+				t.Fatal(err)
+			}
+			apart := policy.Spec().Apart
+			if region == nil {
+				region = apart
+			}
+			if apart == nil || apart != region {
+				t.Fatal("it has one of its own")
+			}
+			state := access.NewState(policy, now)
+			if v := state.Check(access.FromPeer, packetOf(netip.MustParseAddr("10.20.0.99"), netip.MustParseAddr("11.0.39.15")), time.Second); v == access.Pass {
+				t.Fatal("it reaches the last network")
+			}
+		}
+	}
+	conf.Server.Clients = conf.Server.Clients[1:]
+	if p := s.with(conf, now); p[0].Apart == nil || len(p[0].Apart.Networks) == 0 {
+		t.Error("nothing is kept apart any more")
+	} else if policy, err := policyOf(&p[0]); err != nil || policy.Spec().Apart.Equal(region) {
+		t.Errorf("what has changed is the same: %v", err)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"culvert/config"
@@ -22,6 +23,8 @@ type served struct {
 	from   map[crypto.PublicKey]netip.AddrPort // where the ends of invitations are
 	visits map[crypto.PublicKey]*visit         // of clients whose users sign in at a provider
 	again  time.Time                           // when what could not be applied is tried again, the zero time where all is
+
+	apart atomic.Pointer[config.Apart] // the last; nil before the first
 }
 
 func openServed(s surroundings, conf *config.Tunnel, log *slog.Logger) (*served, error) {
@@ -114,7 +117,7 @@ func (s *served) with(conf *config.Tunnel, now time.Time) []config.Peer {
 	for i := range conf.Server.Clients {
 		may[conf.Server.Clients[i].Name] = conf.Server.Clients[i].Access
 	}
-	others, except := othersOf(conf)
+	apart := s.apartOf(conf)
 	peers := append(make([]config.Peer, 0, len(conf.Peers)+len(list)), conf.Peers...)
 	for i := range list {
 		p := &list[i]
@@ -129,7 +132,7 @@ func (s *served) with(conf *config.Tunnel, now time.Time) []config.Peer {
 		}
 		mixes := p.Invitation || conf.Server.Mixes(p.Name, p.Group)
 		if !mixes {
-			q.Apart, q.ApartExcept = others, except
+			q.Apart = apart
 		}
 		if conf.Mode == config.ModeTap {
 			q.Spoke = !p.Invitation && mixes
@@ -146,6 +149,18 @@ func (s *served) with(conf *config.Tunnel, now time.Time) []config.Peer {
 		peers = append(peers, q)
 	}
 	return peers
+}
+
+// apartOf is whom clients of a tunnel are kept from that are: the same as before, where nothing of it has changed, so that all share
+// what is made of it.
+func (s *served) apartOf(conf *config.Tunnel) *config.Apart {
+	others, except := othersOf(conf)
+	if a := s.apart.Load(); a != nil && slices.Equal(a.Networks, others) && slices.Equal(a.Except, except) {
+		return a
+	}
+	a := &config.Apart{Networks: others, Except: except}
+	s.apart.Store(a)
+	return a
 }
 
 // clientMACs is how many MAC addresses a client has that is held to its IP addresses: its interface has one, and another one after a restart.

@@ -8,8 +8,9 @@ import (
 
 // Spec is what a policy is made of. Its zero value denies everything; Unrestricted allows it.
 type Spec struct {
-	Default  Action // where no rule fits, both directions
-	Rules    []Rule // the first that fits decides
+	Default  Action  // where no rule fits, both directions
+	Apart    *Region // of this end's side, that the peer begins nothing with, nor they with it, whatever the rules say; nil is nobody
+	Rules    []Rule  // the first that fits decides
 	FromPeer Rate
 	ToPeer   Rate
 	Quota    Quota
@@ -65,7 +66,9 @@ func Compile(spec Spec) (*Policy, error) {
 }
 
 // filters reports whether any packet may be denied by rules.
-func (p *Policy) filters() bool { return p.rules[FromPeer] != nil || p.rules[ToPeer] != nil }
+func (p *Policy) filters() bool {
+	return p.spec.Apart != nil || p.rules[FromPeer] != nil || p.rules[ToPeer] != nil
+}
 
 // restricts reports whether the policy asks anything at all.
 func (p *Policy) restricts() bool {
@@ -84,7 +87,7 @@ func (p *Policy) Equal(q *Policy) bool {
 		return true
 	}
 	a, b := &p.spec, &q.spec
-	return a.Default == b.Default && a.FromPeer == b.FromPeer && a.ToPeer == b.ToPeer &&
+	return a.Default == b.Default && a.FromPeer == b.FromPeer && a.ToPeer == b.ToPeer && a.Apart.Equal(b.Apart) &&
 		a.Quota.Bytes == b.Quota.Bytes && a.Quota.Every == b.Quota.Every && sameZone(a.Quota.Zone, b.Quota.Zone) && a.Expires.Equal(b.Expires) &&
 		slices.EqualFunc(a.Rules, b.Rules, func(x, y Rule) bool {
 			return x.Action == y.Action && x.Direction == y.Direction && slices.Equal(x.Addresses, y.Addresses) && slices.Equal(x.Except, y.Except) &&

@@ -178,9 +178,16 @@ func (f *inForce) renew(p *place, was *status, k *key) bool {
 
 // decide asks the rules of a direction.
 func (p *Policy) decide(d Direction, near [2]uint64, v6 bool, protocol uint8, port uint16) Action {
-	r := p.rules[d]
-	if r == nil {
+	r, apart := p.rules[d], p.spec.Apart
+	if r == nil && apart == nil {
 		return Allow
 	}
-	return r.decide(address(near, v6), protocol, port)
+	a := address(near, v6)
+	switch {
+	case apart.holds(a):
+		return Deny
+	case r == nil:
+		return Allow
+	}
+	return r.decide(a, protocol, port)
 }
