@@ -144,15 +144,16 @@ func startTime(pid int) (uint64, error) {
 func hasMark(pid int, mark string) bool {
 	of := "/proc/" + strconv.Itoa(pid)
 	var environment []byte
-	for patience := time.Now(); ; time.Sleep(time.Millisecond) {
-		limit := beginning(of) // asked first: it may be over by the time the other is read
+	for waited := time.Duration(0); ; waited += time.Millisecond {
+		patience := beginning(of) // asked first: it may be over by the time the other is read
 		var err error
 		if environment, err = os.ReadFile(of + "/environ"); err != nil {
 			return false
 		}
-		if len(environment) > 0 || time.Since(patience) >= limit {
+		if len(environment) > 0 || waited >= patience {
 			break
 		}
+		time.Sleep(time.Millisecond)
 	}
 	for v := range bytes.SplitSeq(environment, []byte{0}) {
 		if string(v) == markVariable+"="+mark {
