@@ -186,9 +186,9 @@ func (u *upgrading) run(ctx context.Context) (_ *control.Upgraded, err error) {
 	if err := u.handOver(); err != nil {
 		return nil, u.explain(err)
 	}
-	pid := u.cmd.Process.Pid
+	done := &control.Upgraded{From: version(), To: u.can.Program, PID: u.cmd.Process.Pid, Pause: time.Since(u.paused).Seconds()}
 	u.leave()
-	return &control.Upgraded{From: version(), To: u.can.Program, PID: pid, Pause: time.Since(u.paused).Seconds()}, nil
+	return done, nil
 }
 
 // possible refuses what cannot be handed over, before anything is done.

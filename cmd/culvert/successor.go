@@ -158,7 +158,6 @@ func (h *heir) start(ctx context.Context, d *daemon) error {
 	in := h.in
 	in.ctx, in.fail = ctx, func(err error) { d.stop(err) }
 	d.level.Set(slog.Level(h.begin.Level))
-	in.openHooks()
 	if err := h.say(stageHere); err != nil {
 		return err
 	}
@@ -198,7 +197,6 @@ func (h *heir) start(ctx context.Context, d *daemon) error {
 	h.conn.Close()
 	h.settle(ctx)
 	d.up = true
-	d.events.Look()
 	d.log.Info("goes on", "pid", os.Getpid(), "version", version(), "for", h.begin.From, "its_pid", h.begin.PID)
 	d.tellReady()
 	debug.FreeOSMemory()
@@ -441,6 +439,7 @@ func (t *heirTunnel) goOn(ctx context.Context, wgDir string) error {
 // settle does what needs not be done at once, and whose failure is no reason to go back: everything runs.
 func (h *heir) settle(ctx context.Context) {
 	in := h.in
+	in.openHooks() // now, so that what goes on has not happened
 	complain := func(what string, err error) {
 		if err != nil {
 			in.d.log.Error(what, "error", err)

@@ -79,11 +79,11 @@ func (p *program) upgradeAll(cmd *cobra.Command, request control.UpgradeRequest)
 		}
 		slices.Sort(names)
 		for _, name := range names {
-			err := of.upgradeOne(cmd, name, request)
-			if errors.Is(err, control.ErrNotRunning) {
+			in, err := of.ask(name).Status(cmd.Context())
+			if errors.Is(err, control.ErrNotRunning) || err == nil && in.Kind == kindTrial { // which ends by itself
 				continue
 			}
-			if err != nil {
+			if err := of.upgradeOne(cmd, name, request); err != nil {
 				failed = true
 				report(p.stderr, err)
 			}

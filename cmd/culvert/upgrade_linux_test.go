@@ -38,9 +38,15 @@ func TestUpgrade(t *testing.T) {
 	a.reaches("10.20.0.2")
 	up := a.surroundings()
 	end := numberedStream(t, a.host, b.host, "10.20.0.1", "10.20.0.2")
+	descriptors := 0
 	for range 3 {
-		a.upgraded("site")
+		pid := a.upgraded("site")
 		b.upgraded(b.file)
+		if n := a.descriptors(pid); descriptors == 0 {
+			descriptors = n
+		} else if n > descriptors {
+			t.Errorf("%d descriptors, %d after the first upgrade", n, descriptors)
+		}
 	}
 	time.Sleep(100 * time.Millisecond)
 	if lost, sent := end(); lost != 0 || sent < 100 {
