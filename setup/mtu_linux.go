@@ -8,19 +8,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const (
-	// WireGuardOverhead is what a packet grows by at most on WireGuard's wire, in bytes: an IPv6 header (40), a UDP header
-	// (8), a data message's header (16) and its authentication tag (16).
-	WireGuardOverhead = 40 + 8 + 16 + 16
-	// NativeOverhead is the same for the native wire, which adds a byte behind the packet, rounded up so that an MTU that
-	// is a multiple of 4 stays one: 1416 over Ethernet.
-	NativeOverhead = WireGuardOverhead + 4
-	// DefaultMTU is the MTU of a tunnel on WireGuard's wire over Ethernet.
-	DefaultMTU = ethernetMTU - WireGuardOverhead
-
-	ethernetMTU = 1500
-)
-
 // AutoMTU returns the MTU for a tunnel to those endpoints: what the route to an endpoint allows (its own mtu attribute,
 // a discovered path MTU, or its device's MTU) less overhead, the smallest of them where they differ. Where no endpoint has
 // a route that of the default routes counts, and failing this too that of Ethernet.

@@ -19,9 +19,6 @@ import (
 	"culvert/setup/thread"
 )
 
-// netnsDir is where named network namespaces are mounted; ip-netns(8) knows the same place as /var/run/netns.
-const netnsDir = "/run/netns"
-
 // errOtherNamespace refuses what was meant for an earlier namespace of the same name.
 var errOtherNamespace = errors.New("another namespace has that name by now")
 

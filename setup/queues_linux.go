@@ -34,14 +34,6 @@ func (q *Queues) Close() error {
 	return errors.Join(errs...)
 }
 
-// NamespacePath is the file the namespace of that name is mounted on, as ip-netns(8) has it; "" stays "".
-func NamespacePath(name string) string {
-	if name == "" {
-		return ""
-	}
-	return filepath.Join(netnsDir, name)
-}
-
 // OpenQueues opens n queues of a tap, macvtap or ipvtap in a namespace (a file, or "" for the calling thread's). The device must
 // have that index, unless index is 0, and nobody else may have a queue of it open: two readers would each get a part of the frames. The
 // answer is then EBUSY.

@@ -20,7 +20,7 @@ func lookupPast(ctx context.Context, name string, mark uint32, servers []netip.A
 	dialer := net.Dialer{Control: func(_, _ string, c syscall.RawConn) error {
 		var err error
 		if failed := c.Control(func(fd uintptr) {
-			err = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_MARK, int(mark))
+			err = markSocket(int(fd), mark)
 		}); failed != nil {
 			return failed
 		}

@@ -11,7 +11,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"culvert/cmd/culvert/doctor"
@@ -235,14 +234,6 @@ func openError(path string) string {
 	}
 	file.Close()
 	return ""
-}
-
-// clockUnsynced reports whether the kernel says that nothing keeps its clock right (STA_UNSYNC, adjtimex(2)).
-func clockUnsynced() bool {
-	const unsync = 0x40
-	var t syscall.Timex
-	_, err := syscall.Adjtimex(&t)
-	return err == nil && t.Status&unsync != 0
 }
 
 func readSysctls(f *doctor.Facts) {

@@ -37,7 +37,7 @@ func openLogFile(dir, name string) (*logFile, error) {
 		return nil, fmt.Errorf("cannot make the log private: %w", err)
 	}
 	for _, fd := range []int{1, 2} {
-		if err := syscall.Dup3(int(f.Fd()), fd, 0); err != nil {
+		if err := duplicate(int(f.Fd()), fd); err != nil {
 			f.Close()
 			return nil, fmt.Errorf("cannot direct the output to the log: %w", err)
 		}

@@ -7,9 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
-	"unsafe"
 )
 
 // notifier tells the service manager about the daemon's state, as sd_notify(3) does: datagrams to the socket named in the environment.
@@ -87,16 +85,4 @@ func (n *notifier) text() string {
 		return n.summary + "; the last reload failed: " + n.failure
 	}
 	return n.summary
-}
-
-// monotonic is the assignment that tells the service manager at which time a reload began, in microseconds of the monotonic clock. It takes
-// no earlier READY for its end then.
-func monotonic() string {
-	var ts syscall.Timespec
-	const clockMonotonic = 1 // linux/time.h
-	_, _, errno := syscall.RawSyscall(syscall.SYS_CLOCK_GETTIME, clockMonotonic, uintptr(unsafe.Pointer(&ts)), 0)
-	if errno != 0 {
-		return "MONOTONIC_USEC=0"
-	}
-	return "MONOTONIC_USEC=" + strconv.FormatInt(ts.Nano()/int64(time.Microsecond), 10)
 }

@@ -1,6 +1,10 @@
 package main
 
-import "os"
+import (
+	"errors"
+	"io/fs"
+	"os"
+)
 
 const procSelf = "/proc/self/exe"
 
@@ -16,6 +20,9 @@ func ownProgram() string {
 		return procSelf
 	}
 	running, err := os.Stat(procSelf)
+	if errors.Is(err, fs.ErrNotExist) { // no system of Linux's
+		return path
+	}
 	if err != nil || !os.SameFile(named, running) {
 		return procSelf
 	}

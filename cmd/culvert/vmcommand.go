@@ -47,7 +47,7 @@ func (p *program) runCommand(path string, command []string, g *guestLink, signal
 	}
 	// Killed, this process cannot take the port away, and a machine must not go on with a port that the next "culvert vm" takes. The
 	// kernel sends the signal when the thread that started the command ends.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
+	cmd.SysProcAttr = endsWithThread()
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	if err := cmd.Start(); err != nil {

@@ -1,7 +1,8 @@
+//go:build unix
+
 package uapi
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -66,8 +67,7 @@ func listen(folder, path, staging string) (*Listener, error) {
 	if err := os.Remove(staging); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	config := net.ListenConfig{Control: ownerOnly}
-	l, err := config.Listen(context.Background(), "unix", staging)
+	l, err := listenPrivately(staging)
 	if err != nil {
 		return nil, err
 	}
@@ -93,16 +93,6 @@ func listen(folder, path, staging string) (*Listener, error) {
 		return fail(err)
 	}
 	return &Listener{socket: socket, folder: folder, path: path, own: own, watch: startWatch(path, own)}, nil
-}
-
-// ownerOnly gives a socket that is not bound yet mode 0600: its file is born with the socket's mode, less the umask, which
-// is nowhere documented (net/unix/af_unix.c, unix_bind_bsd).
-func ownerOnly(_, _ string, c syscall.RawConn) error {
-	var err error
-	if e := c.Control(func(fd uintptr) { err = syscall.Fchmod(int(fd), 0o600) }); e != nil {
-		return e
-	}
-	return err
 }
 
 // Adopt takes over a listening socket that another process has opened, such as the one named by WG_UAPI_FD; f is closed. Where

@@ -1,3 +1,5 @@
+//go:build unix
+
 package uapi
 
 import (
@@ -9,7 +11,7 @@ import (
 	"time"
 )
 
-// pollInterval is how often the file is looked at where inotify has no instance left to give.
+// pollInterval is how often the file is looked at where inotify has no instance left to give, or there is none.
 const pollInterval = 2 * time.Second
 
 // watch waits for the disappearance of one file.
@@ -50,22 +52,6 @@ func vanished(path string, own fs.FileInfo) bool {
 		return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)
 	}
 	return !os.SameFile(info, own)
-}
-
-// openInotify returns an inotify instance that becomes readable when the name of the file at path may have changed, or nil. It
-// watches the file itself, which a bound socket keeps alive: the loss of its last name shows as a change of its
-// link count (IN_ATTRIB).
-func openInotify(path string) *os.File {
-	fd, err := syscall.InotifyInit1(syscall.IN_CLOEXEC | syscall.IN_NONBLOCK)
-	if err != nil {
-		return nil
-	}
-	const events = syscall.IN_ATTRIB | syscall.IN_DELETE_SELF | syscall.IN_MOVE_SELF | syscall.IN_DONT_FOLLOW
-	if _, err := syscall.InotifyAddWatch(fd, path, events); err != nil {
-		syscall.Close(fd)
-		return nil
-	}
-	return os.NewFile(uintptr(fd), "inotify")
 }
 
 // wait returns true when it is time to look again, false once the watch is stopped.
