@@ -118,11 +118,11 @@ func (c *control) maintain(p *peer, now time.Duration) time.Duration {
 	}
 	t := c.tunnel
 	onStream := n.stream.Load()
-	if n.moved.Swap(false) && n.begun {
+	if moved, after := n.moved.Swap(false), time.Duration(n.askAfter.Swap(0)); moved && n.begun {
 		if !onStream {
 			n.search.Moved(now)
 		}
-		n.latency.Moved(now + time.Duration(n.askAfter.Swap(0)))
+		n.latency.Moved(now + after)
 		n.unproven = !onStream // nobody can pretend to be at the other end of a TCP connection
 		n.waits = n.movedAt != 0 && now < n.movedAt+moveEvery
 		if !n.waits {

@@ -338,17 +338,10 @@ func BenchmarkCrowd(b *testing.B) {
 // BenchmarkServedClient tells what a client takes of the server's memory before it has a session.
 func BenchmarkServedClient(b *testing.B) {
 	const n = 2000
-	heap := func() uint64 {
-		var m runtime.MemStats
-		runtime.GC()
-		runtime.GC()
-		runtime.ReadMemStats(&m)
-		return m.HeapAlloc
-	}
 	for b.Loop() {
 		c := newCrowd(b)
 		c.up()
-		before := heap()
+		before := liveHeap()
 		for i := range n {
 			key, err := crypto.GeneratePrivateKey()
 			if err != nil {
@@ -361,7 +354,41 @@ func BenchmarkServedClient(b *testing.B) {
 		if err := c.live.apply(b.Context()); err != nil {
 			b.Fatal(err)
 		}
-		b.ReportMetric(float64(heap()-before)/n, "B/client")
+		b.ReportMetric(float64(liveHeap()-before)/n, "B/client")
+		runtime.KeepAlive(c)
+	}
+}
+
+// liveHeap is how many bytes are in use.
+func liveHeap() uint64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}
+
+// BenchmarkServedSession tells what a client that has joined and was told what to set up takes of the server's memory, its session included:
+// by how much less is in use when the server has gone, of which the clients hear nothing. What a server without clients takes is left out.
+func BenchmarkServedSession(b *testing.B) {
+	const n = 2000
+	for b.Loop() {
+		c := newCrowd(b)
+		before := liveHeap()
+		c.up()
+		empty := liveHeap() - before
+		c.joinAll(n)
+		live, peers := 0, 0 // ends of invitations are peers as well, for a while
+		for until := time.Now().Add(server.Linger + 30*time.Second); time.Now().Before(until) && (live != n || peers != n); time.Sleep(time.Second) {
+			live, peers = c.live.engine.Sessions()
+		}
+		if live != n || peers != n {
+			b.Fatalf("%d sessions with %d peers, of %d clients", live, peers, n)
+		}
+		full := liveHeap()
+		c.host.SetAddrs()
+		c.down()
+		b.ReportMetric((float64(full)-float64(liveHeap())-float64(empty))/n, "B/client")
 		runtime.KeepAlive(c)
 	}
 }
