@@ -191,8 +191,13 @@ func (u *upgrading) run(ctx context.Context) (_ *control.Upgraded, err error) {
 	return done, nil
 }
 
-// possible refuses what cannot be handed over, before anything is done.
+// possible refuses what cannot be handed over, or to whom, before anything is done.
 func (u *upgrading) possible() error {
+	if u.program != u.d.program {
+		if err := trustedProgram(u.program); err != nil {
+			return err
+		}
+	}
 	for _, t := range u.in.live() {
 		if _, ok := t.engine.(suspendable); !ok {
 			return fmt.Errorf("tunnel %s cannot be handed over", t.hooks.ifname)
