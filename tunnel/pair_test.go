@@ -196,6 +196,32 @@ func TestPairExchangesPackets(t *testing.T) {
 	})
 }
 
+// A peer is heard by its handshake, by its answer to data, which is the keepalive of ten seconds, and by data.
+func TestLastHeard(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := newPair(t, transporttest.New(1))
+		heard := func() time.Time { return a.Status().Peers[0].LastHeard }
+		if at := heard(); !at.IsZero() {
+			t.Errorf("heard %v before anything was sent", at)
+		}
+		began := time.Now()
+		near := func(when string, want time.Duration) {
+			t.Helper()
+			if got := heard().Sub(began); got < want || got > want+time.Second {
+				t.Errorf("%s it was heard after %v, want %v", when, got, want)
+			}
+		}
+		a.send(b, "one")
+		b.expect("one")
+		near("by the handshake", 0)
+		time.Sleep(time.Minute)
+		near("by a keepalive", 10*time.Second)
+		b.send(a, "two")
+		a.expect("two")
+		near("by data", time.Minute)
+	})
+}
+
 // tunnelPeer returns a's peer b.
 func (a *node) tunnelPeer(b *node) *peer { return a.lookupPeer(b.public) }
 

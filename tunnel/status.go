@@ -41,6 +41,7 @@ type PeerStatus struct {
 	AllowedIPs        []netip.Prefix      `json:"allowed_ips"`
 	Keepalive         time.Duration       `json:"keepalive_ns"`
 	LastHandshake     time.Time           `json:"last_handshake,omitzero"`
+	LastHeard         time.Time           `json:"last_heard,omitzero"`          // when something authenticated last came in
 	HandshakeAttempts int                 `json:"handshake_attempts,omitempty"` // initiations sent since the last answer
 	Wire              string              `json:"wire"`
 	Suite             string              `json:"suite,omitempty"` // on the native wire that of the current session
@@ -169,6 +170,12 @@ func (p *peer) status(t *Tunnel, now time.Duration) PeerStatus {
 	}
 	if at := p.lastHandshake.Load(); at != 0 {
 		s.LastHandshake = time.Unix(0, at)
+		s.LastHeard = s.LastHandshake
+	}
+	if at := time.Duration(p.heardAt.Load()); at != 0 {
+		if heard := t.clock.wall().Add(-max(now-at, 0)); heard.After(s.LastHeard) {
+			s.LastHeard = heard
+		}
 	}
 	for prefix := range p.allowed.all() {
 		s.AllowedIPs = append(s.AllowedIPs, prefix)

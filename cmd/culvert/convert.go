@@ -57,6 +57,9 @@ func statusOf(s tunnel.Status, names map[crypto.PublicKey]string) control.Tunnel
 			q.LatestHandshake = p.LastHandshake.UTC()
 			q.Connected = connected(&p, time.Now())
 		}
+		if !p.LastHeard.IsZero() {
+			q.LastHeard = p.LastHeard.UTC()
+		}
 		if q.AllowedIPs == nil {
 			q.AllowedIPs = []netip.Prefix{}
 		}

@@ -74,6 +74,9 @@ func (m *Model) facts(r *row) []string {
 	} else {
 		add("handshake", "%s ago", r.since.Truncate(time.Second))
 	}
+	if !p.LastHeard.IsZero() { // an older daemon does not tell
+		add("heard", "%s ago", r.silent.Truncate(time.Second))
+	}
 	if p.HandshakeAttempts > 0 {
 		list = append(list, fact{name: "unanswered", text: plural(p.HandshakeAttempts, "handshake"), paint: bad})
 	}

@@ -12,7 +12,7 @@ func (m *Model) helpLines() []string {
 	lines = append(lines, "")
 	for _, c := range [][2]string{
 		{m.look.reached + " " + m.look.idle + " " + m.look.trying, "in contact; no session, nor wanted; handshakes unanswered"},
-		{"SEEN", "since the latest handshake; traffic makes one every 2 minutes"},
+		{"SEEN", "since anything came in from it"},
 		{"RTT, LOSS", "round trip; lost on the way to it (culvert's own wire alone)"},
 		{"IN, OUT", "UDP payload; each sparkline is as high as its largest value"},
 		{"DROP/s, REASON", "packets dropped, and why; totals are since the start"},

@@ -192,12 +192,15 @@ func (m *Model) arrange() {
 			}
 			for k := range t.Peers {
 				p := &t.Peers[k]
-				r := row{id: peerID{in.Name, t.Interface, p.PublicKey}, in: in, tunnel: t, peer: p, since: -1}
+				r := row{id: peerID{in.Name, t.Interface, p.PublicKey}, in: in, tunnel: t, peer: p, since: -1, silent: -1}
 				if r.track = m.history.peers[r.id]; r.track == nil {
 					r.track = &peerTrack{inRate: unknown, outRate: unknown}
 				}
 				if !p.LatestHandshake.IsZero() {
 					r.since = max(0, m.now.Sub(p.LatestHandshake))
+				}
+				if heard := lastHeard(p); !heard.IsZero() {
+					r.silent = max(0, m.now.Sub(heard))
 				}
 				m.total++
 				if m.which.has(&r) && r.matches(words) {

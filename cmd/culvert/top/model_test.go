@@ -48,6 +48,7 @@ func network(n int) Snapshot {
 	bob.LatestHandshake, bob.Connected, bob.ReceivedBytes, bob.SentBytes = start.Add(-2*time.Hour), false, 5000, 6000
 	phone.Wire, phone.PostQuantum, phone.Suite, phone.Native, phone.Keepalive = "wireguard", false, "ChaCha20-Poly1305", nil, 25
 	phone.ReceivedBytes, phone.SentBytes = uint64(32*n), uint64(32*n)
+	branch.LastHeard, phone.LastHeard = at, at.Add(-time.Duration(n%25)*time.Second) // of the others an older daemon does not tell
 	silent.LatestHandshake, silent.Connected, silent.HandshakeAttempts, silent.Native = time.Time{}, false, 4+n/5, &control.Native{PathMTU: 1232, InnerMTU: 1199}
 	silent.Suite, silent.SentBytes = "", uint64(148*(n/5))
 	evil.Endpoint, evil.TCP = "[2001:db8::6]:443", true
@@ -198,7 +199,7 @@ func TestOrders(t *testing.T) {
 		"br al Bg ph si bo", // rate; the nameless one's key begins with Bg
 		"al bo br ph si Bg", // name
 		"bo br si Bg al ph", // tunnel
-		"br al ph Bg bo si", // handshake
+		"br ph al Bg bo si", // last heard
 		"al bo br Bg ph si", // round trip
 		"al bo br Bg ph si", // loss; not measured last
 		"br al Bg ph bo si", // in

@@ -17,6 +17,7 @@ type row struct {
 	peer   *control.Peer
 	track  *peerTrack
 	since  time.Duration // since the latest handshake; negative: there was none
+	silent time.Duration // since it was heard; negative: it never was
 }
 
 // state says whether a peer is reached.
@@ -36,6 +37,14 @@ func (r *row) state() state {
 		return reached
 	}
 	return idle
+}
+
+// lastHeard is when anything last came in from a peer. A daemon of an older program tells of handshakes alone.
+func lastHeard(p *control.Peer) time.Time {
+	if p.LastHeard.After(p.LatestHandshake) {
+		return p.LastHeard
+	}
+	return p.LatestHandshake
 }
 
 // name is what people call the peer: as its file does, or by the beginning of its key.
@@ -62,7 +71,7 @@ const (
 	orders
 )
 
-var orderNames = [orders]string{"rate", "name", "tunnel", "handshake", "round trip", "loss", "in", "out", "total"}
+var orderNames = [orders]string{"rate", "name", "tunnel", "last heard", "round trip", "loss", "in", "out", "total"}
 
 // compare is the order's, with what matters most first.
 func (o order) compare(a, b *row) int {
@@ -85,7 +94,7 @@ func (o order) compare(a, b *row) int {
 	case byTunnel:
 		c = cmp.Or(cmp.Compare(a.id.tunnel, b.id.tunnel), cmp.Compare(a.id.instance, b.id.instance))
 	case bySeen:
-		c = b.peer.LatestHandshake.Compare(a.peer.LatestHandshake)
+		c = lastHeard(b.peer).Compare(lastHeard(a.peer))
 	case byRTT:
 		c = cmp.Compare(rtt(b), rtt(a))
 	case byLoss:

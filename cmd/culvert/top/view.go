@@ -406,7 +406,7 @@ func (m *Model) peerLine(c *columns, r *row, under bool) string {
 		if r.state() != reached {
 			seenPaint = faint
 		}
-		parts = append(parts, part{seenPaint, " " + right(age(r.since), c.seen)})
+		parts = append(parts, part{seenPaint, " " + right(age(r.silent), c.seen)})
 	}
 	rtt, loss, lossPaint := "-", "-", p
 	if n := r.peer.Native; n != nil && r.state() == reached {
