@@ -129,6 +129,9 @@ func (p *program) ownFiles() []confine.Path {
 	if own, err := os.Executable(); err == nil {
 		list = append(list, confine.Path{Path: filepath.Dir(own), Access: confine.Run})
 	}
+	if from := startedFrom(os.Args[0]); from != "" {
+		list = append(list, confine.Path{Path: filepath.Dir(from), Access: confine.Run})
+	}
 	return list
 }
 

@@ -81,9 +81,7 @@ func (d *daemon) serve(level slog.Level) error {
 	if d.started.IsZero() {
 		d.started = time.Now()
 	}
-	if own, err := os.Executable(); err == nil {
-		d.program = own
-	}
+	d.program = startedFrom(os.Args[0])
 	d.tornDown = make(chan struct{})
 	d.notify = takeNotifier()
 	d.notify.tell("STATUS=starting")

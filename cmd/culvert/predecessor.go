@@ -93,9 +93,26 @@ var errHandedOver = errors.New("another process goes on")
 
 // Upgrade implements [control.Upgrader].
 func (d *daemon) Upgrade(ctx context.Context, r control.UpgradeRequest) (*control.Upgraded, error) {
+	done, err := d.upgrade(ctx, r)
+	if err != nil {
+		var text strings.Builder
+		report(&text, err)
+		return nil, &control.Error{Text: strings.TrimPrefix(strings.TrimSuffix(text.String(), "\n"), "culvert: "), Code: exitCode(err)}
+	}
+	return done, nil
+}
+
+func (d *daemon) upgrade(ctx context.Context, r control.UpgradeRequest) (*control.Upgraded, error) {
 	in, ok := d.body.(*instance)
-	if !ok {
-		return nil, fmt.Errorf("%s is an interface for wg, which cannot be upgraded while it runs", d.name)
+	switch {
+	case d.kind == kindTrial:
+		return nil, hint(fmt.Errorf("%s is a change that waits to be confirmed: there is nothing to upgrade", d.name),
+			"culvert confirm %[1]s keeps it, culvert down %[1]s undoes it", d.name)
+	case !ok:
+		return nil, hint(fmt.Errorf("%s is an interface for wg, which cannot be upgraded while it runs", d.name), "culvert down %s, and start it anew", d.name)
+	case d.notify.socket == "" && !d.detached():
+		return nil, hint(fmt.Errorf("%s runs in the foreground of something that takes its end for the end of the instance, and would not know of a new process", d.name),
+			"end it and start it anew; or run it by systemd, or in the background with culvert up without --foreground")
 	}
 	if err := d.lockOps(ctx); err != nil {
 		return nil, err
@@ -116,9 +133,7 @@ func (d *daemon) Upgrade(ctx context.Context, r control.UpgradeRequest) (*contro
 	done, err := u.run(ctx)
 	if err != nil {
 		d.log.Error("cannot upgrade", "program", u.program, "error", err)
-		var text strings.Builder
-		report(&text, err)
-		return nil, &control.Error{Text: strings.TrimPrefix(strings.TrimSuffix(text.String(), "\n"), "culvert: "), Code: exitCode(err)}
+		return nil, err
 	}
 	d.up, d.successor = false, done.PID
 	d.log.Info("another process goes on", "pid", done.PID, "version", done.To)
@@ -186,6 +201,7 @@ func (u *upgrading) run(ctx context.Context) (_ *control.Upgraded, err error) {
 	if err := u.handOver(); err != nil {
 		return nil, u.explain(err)
 	}
+	u.conn.Close()
 	done := &control.Upgraded{From: version(), To: u.can.Program, PID: u.cmd.Process.Pid, Pause: time.Since(u.paused).Seconds()}
 	u.leave()
 	return done, nil
@@ -299,7 +315,12 @@ func (u *upgrading) start() error {
 	if f, ok := d.p.stderr.(*os.File); ok {
 		cmd.Stderr = f
 	}
-	if err := cmd.Start(); err != nil {
+	// With the nice value that this process was started with: what the new one starts is to have it.
+	begin := cmd.Start
+	if p := &d.p.priority; p.own != p.started {
+		begin = func() error { return p.start(cmd) }
+	}
+	if err := begin(); err != nil {
 		conn.Close()
 		return hintDescriptors(fmt.Errorf("%s cannot be started: %w", u.program, err))
 	}
@@ -350,11 +371,16 @@ func (u *upgrading) handOver() (err error) {
 		return err
 	}
 	u.went = true
-	d.notify.tell(fmt.Sprintf("MAINPID=%d", u.cmd.Process.Pid))
 	if err := u.say(stageGo); err != nil {
 		return err
 	}
-	return u.await(stageRuns)
+	if err := u.await(stageRuns); err != nil {
+		return err
+	}
+	// Only now, as the service manager hears nothing of this process any more. The new one tells it that it is ready when this one has closed
+	// its end.
+	d.notify.tell(fmt.Sprintf("MAINPID=%d", u.cmd.Process.Pid))
+	return nil
 }
 
 // letGo lets go of the files that only one process can have open. What clients and servers ask for waits from here on.
@@ -484,9 +510,6 @@ func (u *upgrading) takeBack() error {
 	}
 	d, in := u.d, u.in
 	var errs []error
-	if u.went {
-		d.notify.tell(fmt.Sprintf("MAINPID=%d", os.Getpid()), "READY=1")
-	}
 	if u.clients {
 		errs = append(errs, in.clients.file.Retake())
 	}
@@ -537,6 +560,5 @@ func (u *upgrading) leave() {
 		}
 		t.engine.Close() // who is connected by TCP calls again, and finds the other
 	}
-	u.conn.Close()
 	u.cmd.Process.Release()
 }

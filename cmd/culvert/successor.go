@@ -194,8 +194,10 @@ func (h *heir) start(ctx context.Context, d *daemon) error {
 	if err := h.say(stageRuns); err != nil {
 		d.log.Warn("the process before is gone already", "error", err)
 	}
-	h.conn.Close()
 	h.settle(ctx)
+	// The other one has named this process to the service manager when it has closed its end: before, nothing that this one says is heard.
+	_, _ = h.conn.Receive(new(successionMessage), time.Now().Add(5*time.Second))
+	h.conn.Close()
 	d.up = true
 	d.log.Info("goes on", "pid", os.Getpid(), "version", version(), "for", h.begin.From, "its_pid", h.begin.PID)
 	d.tellReady()
