@@ -55,14 +55,13 @@ func Listen(dir, name string) (*Listener, error) {
 		lock.Close()
 		return nil, fmt.Errorf("cannot take over the stale control socket: %w", err)
 	}
-	lc := net.ListenConfig{Control: privateSocket}
-	l, err := lc.Listen(context.Background(), "unix", path)
+	l, err := ListenPrivately(path)
 	if err != nil {
 		os.Remove(lock.Name())
 		lock.Close()
 		return nil, fmt.Errorf("cannot open the control socket: %w", err)
 	}
-	return newListener(dir, name, lock, l.(*net.UnixListener)), nil
+	return newListener(dir, name, lock, l), nil
 }
 
 func newListener(dir, name string, lock *os.File, sock *net.UnixListener) *Listener {
@@ -72,16 +71,6 @@ func newListener(dir, name string, lock *os.File, sock *net.UnixListener) *Liste
 		dir: dir, name: name, lock: lock, sock: sock, patience: requestTime,
 		slots: make(chan struct{}, maxClients), captures: make(chan struct{}, maxCaptures), tellings: make(chan struct{}, maxEventStreams), open: open, ending: ending,
 	}
-}
-
-// privateSocket sets a socket's mode before it is bound: Linux gives the file the mode of the socket's own inode
-// (net/unix/af_unix.c, unix_bind_bsd), so that there is no moment in which others could connect.
-func privateSocket(_, _ string, c syscall.RawConn) error {
-	var err error
-	if cerr := c.Control(func(fd uintptr) { err = syscall.Fchmod(int(fd), 0o600) }); cerr != nil {
-		return cerr
-	}
-	return err
 }
 
 func prepareDir(dir string) error {

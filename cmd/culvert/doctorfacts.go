@@ -34,7 +34,7 @@ func (p *program) doctorFacts(ctx context.Context, arg string) *doctor.Facts {
 		resolveNames(ctx, f, file)
 	}
 	f.Now = time.Now()
-	f.NoTun = openError("/dev/net/tun")
+	f.NoTun = noTun()
 	f.Unsynced = clockUnsynced()
 	f.Unit = unitOf(ctx, f.Name)
 	if f.Elsewhere {

@@ -31,11 +31,10 @@ type program struct {
 
 // Where sockets lie, and variables of the environment by which tests put them elsewhere.
 const (
-	defaultRunDir = "/run/culvert"
-	defaultWGDir  = "/var/run/wireguard"
-	runDirEnv     = "CULVERT_RUN_DIR"
-	wgDirEnv      = "CULVERT_WG_DIR"
-	stateDirEnv   = "CULVERT_STATE_DIR"
+	defaultWGDir = "/var/run/wireguard"
+	runDirEnv    = "CULVERT_RUN_DIR"
+	wgDirEnv     = "CULVERT_WG_DIR"
+	stateDirEnv  = "CULVERT_STATE_DIR"
 )
 
 func newProgram(stdin io.Reader, stdout, stderr io.Writer) *program {

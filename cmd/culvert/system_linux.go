@@ -7,6 +7,11 @@ import (
 	"unsafe"
 )
 
+const defaultRunDir = "/run/culvert"
+
+// noTun says why no tun or tap can be opened; "" where one can.
+func noTun() string { return openError("/dev/net/tun") }
+
 // clockUnsynced reports whether the kernel says that nothing keeps its clock right (STA_UNSYNC, adjtimex(2)).
 func clockUnsynced() bool {
 	const unsync = 0x40

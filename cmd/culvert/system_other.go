@@ -5,8 +5,25 @@ package main
 import (
 	"errors"
 	"fmt"
+	"os"
 	"syscall"
 )
+
+const defaultRunDir = "/var/run/culvert"
+
+// noTun knows no reason beforehand.
+func noTun() string { return "" }
+
+// niceOf returns the nice value of the process.
+func niceOf(int) (int, error) {
+	nice, err := syscall.Getpriority(syscall.PRIO_PROCESS, 0)
+	return nice, os.NewSyscallError("getpriority", err)
+}
+
+// setNice gives the process a nice value, which all its threads have here.
+func setNice(nice int) error {
+	return os.NewSyscallError("setpriority", syscall.Setpriority(syscall.PRIO_PROCESS, 0, nice))
+}
 
 // clockUnsynced is not known here.
 func clockUnsynced() bool { return false }

@@ -123,7 +123,7 @@ func takeInherited() (inherited, error) {
 		if err != nil {
 			return in, fmt.Errorf("%s=%q is not a descriptor", v.name, text)
 		}
-		if _, err := os.Stat("/proc/self/fd/" + text); err != nil {
+		if err := syscall.Fstat(int(fd), new(syscall.Stat_t)); err != nil {
 			return in, hint(fmt.Errorf("%s=%s is not an open descriptor", v.name, text), "it must be inherited, without close-on-exec")
 		}
 		syscall.CloseOnExec(int(fd))

@@ -1,7 +1,6 @@
 package monitor
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -12,6 +11,7 @@ import (
 	"time"
 
 	"culvert/config"
+	"culvert/control"
 )
 
 // listen opens a place to be served at. A unix socket is for its owner and its group; one that a killed process has left is replaced.
@@ -29,8 +29,7 @@ func listen(at config.Listen, group *uint32) (net.Listener, error) {
 	if err := preparePlace(at.Socket); err != nil {
 		return nil, err
 	}
-	lc := net.ListenConfig{Control: groupSocket}
-	l, err := lc.Listen(context.Background(), "unix", at.Socket)
+	l, err := control.ListenPrivately(at.Socket)
 	if err != nil {
 		return nil, fmt.Errorf("cannot listen at %s: %w", at, plain(err))
 	}
@@ -48,16 +47,6 @@ func (e *takenError) Error() string {
 }
 
 func (e *takenError) Unwrap() error { return syscall.EADDRINUSE }
-
-// groupSocket sets a socket's mode before it is bound: Linux gives the file the mode of the socket's own inode (net/unix/af_unix.c,
-// unix_bind_bsd), less the umask, so that there is no moment in which others could connect.
-func groupSocket(_, _ string, c syscall.RawConn) error {
-	var err error
-	if cerr := c.Control(func(fd uintptr) { err = syscall.Fchmod(int(fd), 0o600) }); cerr != nil {
-		return cerr
-	}
-	return err
-}
 
 // give opens a socket to its group, which is the process's own where none is said.
 func give(path string, group *uint32) error {
