@@ -53,7 +53,7 @@ func TestForwardingOfOtherDevices(t *testing.T) {
 	for _, device := range []string{"gone0", "other0"} {
 		m.host.Sysctl("net/ipv4/conf/"+device+"/forwarding", "1")
 	}
-	before := m.snapshot()
+	before := m.settledSnapshot()
 	m.declare("router.yaml", "version: 1\n"+router+"  - {name: net.ipv4.conf.eth1.forwarding, value: 0}\n")
 	m.apply()
 	m.settled()

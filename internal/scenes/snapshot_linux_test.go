@@ -139,7 +139,7 @@ func TestSnapshotSees(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t)
 	m.outside("eth0", "10.0.0.1/24", "10.0.0.2/24")
-	before := m.snapshot()
+	before := m.settledSnapshot()
 	if diff := before.diff(m.snapshot()); len(diff) != 0 {
 		t.Errorf("two snapshots of one state differ:\n%s", strings.Join(diff, "\n"))
 	}

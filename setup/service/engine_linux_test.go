@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"culvert/internal/lab"
 	"culvert/setup/apply"
@@ -78,9 +79,10 @@ func TestServicesInPlans(t *testing.T) {
 	if r := apply(items); len(r.Steps) != 0 {
 		t.Errorf("steps %v, want the running one taken over", r.Steps)
 	}
-	if s := k.status(id); s.PID != first || s.Orphaned {
-		t.Errorf("%+v, want process %d", s, first)
-	}
+	lab.Eventually(t, 20*time.Second, "the running one is taken over", func() bool { // a moment after it was found
+		s := k.status(id)
+		return s.PID == first && !s.Orphaned
+	})
 
 	items = declared("10.7.0.60")
 	if r := apply(items); len(r.Steps) != 2 {
