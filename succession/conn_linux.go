@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -136,4 +137,16 @@ func CloseAll(files []*os.File) {
 			f.Close()
 		}
 	}
+}
+
+// Copy returns a descriptor of one's own of an open file. (Its method Fd would have the file block, for everybody who has it.)
+func Copy(f syscall.Conn) (fd int, err error) {
+	c, err := f.SyscallConn()
+	if err != nil {
+		return -1, err
+	}
+	if e := c.Control(func(own uintptr) { fd, err = unix.FcntlInt(own, unix.F_DUPFD_CLOEXEC, 3) }); e != nil {
+		return -1, e
+	}
+	return fd, os.NewSyscallError("fcntl", err)
 }

@@ -4,9 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"culvert/succession"
 )
 
 // Files implements [Bequeather].
@@ -17,7 +18,7 @@ func (s *udpSocket) Files() (files []SocketFile, err error) {
 			if f == nil {
 				continue
 			}
-			fd, err := copyOf(f.file)
+			fd, err := succession.Copy(f.file)
 			if err != nil {
 				for _, f := range files {
 					f.File.Close()
@@ -87,7 +88,7 @@ func Inherit(files []SocketFile, o Options) (_ Socket, err error) {
 
 // inheritFamily makes one kernel socket what openFamily makes of a new one.
 func inheritFamily(f SocketFile, o Options) (_ *family, err error) {
-	fd, err := copyOf(f.File)
+	fd, err := succession.Copy(f.File)
 	if err != nil {
 		return nil, err
 	}
@@ -128,16 +129,4 @@ func inheritFamily(f SocketFile, o Options) (_ *family, err error) {
 		return nil, errors.Join(err, made.file.Close())
 	}
 	return made, nil
-}
-
-// copyOf is a descriptor of one's own of an open file. Its Fd would have the file block, for everybody who has it.
-func copyOf(f syscall.Conn) (fd int, err error) {
-	c, err := f.SyscallConn()
-	if err != nil {
-		return -1, err
-	}
-	if e := c.Control(func(own uintptr) { fd, err = unix.FcntlInt(own, unix.F_DUPFD_CLOEXEC, 3) }); e != nil {
-		return -1, e
-	}
-	return fd, err
 }

@@ -1,16 +1,12 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -20,7 +16,7 @@ import (
 	"culvert/tunnel"
 )
 
-// This file is the old daemon's part of an upgrade; successor.go has the new one's.
+// This file is the old daemon's part of an upgrade; successor.go has the new one's, upgradestages.go what they say, upgradetry.go what comes before.
 //
 //	old                                        new
 //	tries the program                          says what it can read, checks the file
@@ -39,54 +35,6 @@ import (
 //
 // Up to "go" the old one resumes as if nothing had been. After it the new one may have sent under the sessions' keys: then the old one, once
 // the other is dead for certain, makes new sessions. Where the old one dies before "ready" the new one ends, and afterwards it goes on.
-
-// succeedEnv names the descriptor of the pair of sockets in the new process's environment.
-const succeedEnv = "CULVERT_SUCCEED_FD"
-
-// Stages of an upgrade.
-const (
-	stageBegin  = "begin"
-	stageHere   = "here"
-	stageStores = "stores"
-	stageHolds  = "holds"
-	stageEstate = "estate"
-	stageFiles  = "files"
-	stageReady  = "ready"
-	stageGo     = "go"
-	stageRuns   = "runs"
-	stageFailed = "failed"
-)
-
-// successionMessage is what the two processes say to each other.
-type successionMessage struct {
-	Stage string `json:"stage"`
-
-	Begin *beginning `json:"begin,omitempty"`
-	Files int        `json:"files,omitempty"` // of "estate": how many descriptors follow
-	Error string     `json:"error,omitempty"` // of "failed"
-	Code  int        `json:"code,omitempty"`
-}
-
-// beginning is what the new process starts from.
-type beginning struct {
-	Instance   string    `json:"instance"`
-	Detached   bool      `json:"detached"` // it logs to a file
-	Level      int       `json:"level"`
-	StartLevel int       `json:"start_level"`
-	Started    time.Time `json:"started"`
-	Refused    string    `json:"refused"` // system calls, as confine.Calls names them
-	From       string    `json:"from"`    // the program before
-	PID        int       `json:"pid"`
-	Stores     bool      `json:"stores"` // the clients' file was open
-	Journal    bool      `json:"journal"`
-}
-
-// ability is what a program says of itself that is to go on with a daemon's work.
-type ability struct {
-	Program string `json:"program"`
-	Estate  []int  `json:"estate"` // versions that it reads
-	State   []int  `json:"state"`  // of tunnels
-}
 
 // errHandedOver ends a daemon whose work another process goes on with.
 var errHandedOver = errors.New("another process goes on")
@@ -207,87 +155,10 @@ func (u *upgrading) run(ctx context.Context) (_ *control.Upgraded, err error) {
 	return done, nil
 }
 
-// possible refuses what cannot be handed over, or to whom, before anything is done.
-func (u *upgrading) possible() error {
-	if u.program != u.d.program {
-		if err := trustedProgram(u.program); err != nil {
-			return err
-		}
-	}
-	for _, t := range u.in.live() {
-		if _, ok := t.engine.(suspendable); !ok {
-			return fmt.Errorf("tunnel %s cannot be handed over", t.hooks.ifname)
-		}
-	}
-	return nil
-}
-
 // environment is the new process's: the one that this was started with.
 func (u *upgrading) environment() []string {
 	p := u.d.p
 	return append(os.Environ(), runDirEnv+"="+p.runDir, wgDirEnv+"="+p.wgDir, stateDirEnv+"="+p.stateDir)
-}
-
-// try asks the program what it can go on with, and has it check the file. Nothing is touched yet.
-func (u *upgrading) try(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, upgradePatience)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, u.program, succeedCommand, "--try", u.d.file)
-	cmd.Args[0] = u.d.p.name
-	cmd.Env = u.environment()
-	cmd.Dir = "/"
-	var out, why bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &limited{&out}, &limited{&why}
-	err := cmd.Run()
-	if err == nil {
-		if err = json.Unmarshal(out.Bytes(), &u.can); err == nil && u.can.Program == "" {
-			err = errors.New("it does not say what it is")
-		}
-	}
-	if err != nil {
-		return u.untried(err, strings.TrimSpace(why.String()))
-	}
-	restart := "culvert down %[1]s and culvert up %[2]s, or systemctl restart culvert@%[1]s, start it anew"
-	switch {
-	case !slices.Contains(u.can.Estate, estateVersion):
-		err = fmt.Errorf("%s (culvert %s) takes over in version %v of the upgrade, and the running culvert %s hands over in version %d", u.program,
-			u.can.Program, u.can.Estate, version(), estateVersion)
-	case !slices.Contains(u.can.State, tunnel.StateVersion):
-		err = fmt.Errorf("%s (culvert %s) reads sessions of version %v, and those of the running culvert %s are of version %d: it may be the older one",
-			u.program, u.can.Program, u.can.State, version(), tunnel.StateVersion)
-	}
-	return hint(err, restart, u.d.name, u.d.file)
-}
-
-// untried words why a program could not be asked.
-func (u *upgrading) untried(err error, why string) error {
-	exit, ended := errors.AsType[*exec.ExitError](err)
-	switch {
-	case ended && exit.ExitCode() == exitConfig:
-		text := strings.TrimPrefix(why, "culvert: ")
-		return &control.Error{Text: fmt.Sprintf("the new program refuses the file, and nothing was touched:\n%s", text), Code: exitConfig}
-	case ended && strings.Contains(why, succeedCommand):
-		return hint(fmt.Errorf("%s cannot go on with a running instance: it is of a version before that", u.program), "give another one with --program")
-	case ended && why != "":
-		return fmt.Errorf("%s cannot go on: %s", u.program, strings.TrimPrefix(why, "culvert: "))
-	case errors.Is(err, fs.ErrPermission):
-		d := filepath.Dir(u.d.program)
-		return hint(fmt.Errorf("%s cannot be started: %w", u.program, err),
-			"the daemon has given up all files but those it needs (docs/operations.md, Confinement): put the program into %s, which only root can", d)
-	case errors.Is(err, fs.ErrNotExist):
-		return hint(fmt.Errorf("%s is not there", u.program), "give another one with --program")
-	}
-	return fmt.Errorf("%s cannot go on: %w", u.program, err)
-}
-
-// limited keeps the beginning of what is written.
-type limited struct{ b *bytes.Buffer }
-
-func (l *limited) Write(p []byte) (int, error) {
-	if room := 64<<10 - l.b.Len(); room > 0 {
-		l.b.Write(p[:min(len(p), room)])
-	}
-	return len(p), nil
 }
 
 // start starts the new process.

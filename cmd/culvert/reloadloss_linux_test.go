@@ -32,8 +32,12 @@ func numberedStream(t *testing.T, a, b *lab.Host, addrA, addrB string) (end func
 	}
 	ca, cb := open(a, addrA), open(b, addrB)
 	var receiving, sending sync.WaitGroup
-	count := func(c *net.UDPConn) (seen map[uint32]bool, latest *atomic.Uint32) {
-		seen, latest = make(map[uint32]bool), new(atomic.Uint32)
+	type arrivals struct {
+		numbers        map[uint32]bool
+		latest, number atomic.Uint32
+	}
+	count := func(c *net.UDPConn) *arrivals {
+		seen := &arrivals{numbers: make(map[uint32]bool)}
 		receiving.Go(func() {
 			buf := make([]byte, 2048)
 			for {
@@ -46,15 +50,15 @@ func numberedStream(t *testing.T, a, b *lab.Host, addrA, addrB string) (end func
 				}
 				if n == 64 {
 					number := binary.BigEndian.Uint32(buf)
-					seen[number] = true
-					latest.Store(number)
+					seen.numbers[number] = true
+					seen.number.Store(uint32(len(seen.numbers)))
+					seen.latest.Store(number)
 				}
 			}
 		})
-		return seen, latest
+		return seen
 	}
-	seenA, latestA := count(ca)
-	seenB, latestB := count(cb)
+	seenA, seenB := count(ca), count(cb)
 	const underWay = 100
 	done := make(chan struct{})
 	n, failures := uint32(0), make(map[string]int)
@@ -75,7 +79,7 @@ func numberedStream(t *testing.T, a, b *lab.Host, addrA, addrB string) (end func
 			}
 			time.Sleep(time.Millisecond)
 			for range 3000 { // what is lost for good does not hold the rest up
-				if n < underWay+min(latestA.Load(), latestB.Load()) {
+				if n < underWay+min(seenA.latest.Load(), seenB.latest.Load()) {
 					break
 				}
 				time.Sleep(time.Millisecond)
@@ -85,7 +89,12 @@ func numberedStream(t *testing.T, a, b *lab.Host, addrA, addrB string) (end func
 	return func() (lost, sent int) {
 		close(done)
 		sending.Wait()
-		time.Sleep(time.Second)
+		for range 3000 { // what is lost does not come, however long it is waited for
+			if seenA.number.Load() == n && seenB.number.Load() == n {
+				break
+			}
+			time.Sleep(time.Millisecond)
+		}
 		for _, c := range []*net.UDPConn{ca, cb} {
 			c.SetReadDeadline(time.Unix(1, 0))
 		}
@@ -93,7 +102,7 @@ func numberedStream(t *testing.T, a, b *lab.Host, addrA, addrB string) (end func
 		for text, times := range failures {
 			t.Logf("sending failed %d times: %s", times, text)
 		}
-		return 2*int(n) - len(seenA) - len(seenB), int(n)
+		return 2*int(n) - len(seenA.numbers) - len(seenB.numbers), int(n)
 	}
 }
 

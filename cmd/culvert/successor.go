@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net/netip"
 	"os"
 	"runtime/debug"
 	"strconv"
@@ -20,13 +19,8 @@ import (
 	"culvert/cmd/culvert/monitor"
 	"culvert/config"
 	"culvert/control"
-	"culvert/server"
 	"culvert/succession"
-	"culvert/transport"
-	"culvert/transport/stream"
 	"culvert/tunnel"
-	"culvert/tunnel/device"
-	"culvert/tunnel/uapi"
 )
 
 const succeedCommand = "succeed"
@@ -77,17 +71,6 @@ type heir struct {
 
 	tunnels []*heirTunnel
 	runs    bool
-}
-
-// heirTunnel is a tunnel that is being taken over.
-type heirTunnel struct {
-	*liveTunnel
-	infof   func(string, ...any)
-	estate  *tunnelEstate
-	network *observedNetwork
-	ports   *inheritedNetwork
-	wgFile  *os.File
-	change  tunnel.Change
 }
 
 // takeSuccession finds the pair of sockets in the environment.
@@ -307,96 +290,6 @@ func (h *heir) make(ctx context.Context, e *estate, files []*os.File) error {
 	return nil
 }
 
-// make makes a tunnel that does not run.
-func (t *heirTunnel) make(ctx context.Context, s surroundings, next func(int) ([]*os.File, error)) error {
-	e := t.estate
-	if (e.Layer == device.LayerEthernet) != (t.conf.Mode == config.ModeTap) {
-		return errors.New("it is a tap now and was a tun, or the other way round")
-	}
-	state, err := tunnel.DecodeState(e.State)
-	clear(e.State)
-	if err != nil {
-		return err
-	}
-	t.role.order.set(serversOf(&t.conf), time.Now())
-	t.role.order.choose(e.Server)
-	if e.Pulled != nil {
-		d, err := server.DecodeDocument(e.Pulled)
-		if err != nil {
-			return err
-		}
-		t.role.pulled, t.role.pulledBy = &d, e.PulledBy
-	}
-	t.whole = t.wholeOf(t.conf)
-	if t.certificate, err = e.certificateOf(); err != nil {
-		return err
-	}
-	queues, err := next(e.Queues)
-	if err != nil {
-		return err
-	}
-	dev, err := device.Inherit(e.Layer, queues)
-	if err != nil {
-		return err
-	}
-	t.ports = &inheritedNetwork{Network: t.kernel.network}
-	take := func(list []socketEstate, o transport.Options) (transport.Socket, error) {
-		files, err := next(len(list))
-		if err != nil {
-			return nil, err
-		}
-		o.Logf, o.Mark, o.DontFragment = t.infof, e.Mark, false
-		return t.ports.take(list, files, o)
-	}
-	if len(e.Port) > 0 {
-		if t.ports.port, err = take(e.Port, transport.Options{}); err != nil {
-			return err
-		}
-	}
-	for _, list := range e.Lanes {
-		lane, err := take(list, transport.Options{Unwatched: true})
-		if err != nil {
-			return err
-		}
-		t.ports.lanes = append(t.ports.lanes, lane)
-	}
-	streams := stream.New(t.ports)
-	if e.TCP != (netip.AddrPort{}) {
-		f, err := next(1)
-		if err != nil {
-			return err
-		}
-		if err := streams.Inherit(f[0], e.TCP); err != nil {
-			return err
-		}
-	}
-	wg, err := next(1)
-	if err != nil {
-		return err
-	}
-	t.wgFile = wg[0]
-	if err := t.link.goOn(ctx, t.conf.Name, &e.Link); err != nil {
-		return err
-	}
-	if t.change, err = t.firstChange(s, &t.whole); err != nil {
-		return err
-	}
-	if t.whole.Mark == 0 {
-		t.change.Mark = &e.Mark // of the policy of a default route
-	}
-	t.network, err = t.runEngine(dev, streams, state, t.infof)
-	return err
-}
-
-// choose makes one of the servers the one in use.
-func (o *serverOrder) choose(key [32]byte) {
-	for i := range o.keys {
-		if o.keys[i] == key {
-			o.inUse = i
-		}
-	}
-}
-
 // run has everything go on. From here on the other process does not, unless this one ends.
 func (h *heir) run(ctx context.Context) error {
 	in := h.in
@@ -415,26 +308,6 @@ func (h *heir) run(ctx context.Context) error {
 		go in.watch(t.liveTunnel)
 	}
 	in.started = true
-	return nil
-}
-
-// goOn has what is around the engine go on.
-func (t *heirTunnel) goOn(ctx context.Context, wgDir string) error {
-	if len(t.estate.Port) > 0 { // the interface is up
-		if err := t.network.wait(ctx, t.engine.Done()); err != nil {
-			return err
-		}
-	}
-	l, err := uapi.Adopt(t.wgFile, wgDir, t.conf.Name)
-	if err != nil {
-		return err
-	}
-	t.wg = serveWG(l, t.engine, t.infof)
-	t.isUp = true
-	t.undo = undo{}
-	t.undoHooks("PostDown", func() []config.Hook { return t.conf.Hooks.PostDown })
-	t.undo.add("close the device", t.engine.Close)
-	t.undoSockets()
 	return nil
 }
 

@@ -9,8 +9,8 @@ import (
 	"net"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
-	"time"
 
 	"culvert/internal/lab"
 )
@@ -48,7 +48,6 @@ func TestUpgrade(t *testing.T) {
 			t.Errorf("%d descriptors, %d after the first upgrade", n, descriptors)
 		}
 	}
-	time.Sleep(100 * time.Millisecond)
 	if lost, sent := end(); lost != 0 || sent < 100 {
 		t.Errorf("%d of twice %d packets were lost", lost, sent)
 	}
@@ -61,6 +60,11 @@ func TestUpgrade(t *testing.T) {
 	a.must("down", "site")
 	a.same(before)
 }
+
+// counter counts the bytes written to it.
+type counter struct{ n *atomic.Int64 }
+
+func (c *counter) Write(p []byte) (int, error) { c.n.Add(int64(len(p))); return len(p), nil }
 
 // A TCP stream across upgrades goes on: what is sent arrives, all of it, in order.
 func TestUpgradeKeepsTCPStreams(t *testing.T) {
@@ -87,10 +91,16 @@ func TestUpgradeKeepsTCPStreams(t *testing.T) {
 	defer far.Close()
 	sent, got := sha256.New(), sha256.New()
 	received := make(chan int64, 1)
+	var arrived atomic.Int64
 	go func() {
-		n, _ := io.Copy(got, far)
+		n, _ := io.Copy(io.MultiWriter(got, &counter{&arrived}), far)
 		received <- n
 	}()
+	more := func() {
+		t.Helper()
+		seen := arrived.Load()
+		lab.Eventually(t, patience, "more has arrived", func() bool { return arrived.Load() > seen+1<<20 })
+	}
 	done, total := make(chan struct{}), make(chan int64, 1)
 	go func() {
 		rng, n := rand.NewChaCha8([32]byte{}), int64(0)
@@ -114,11 +124,11 @@ func TestUpgradeKeepsTCPStreams(t *testing.T) {
 		}
 	}()
 	for range 2 {
-		time.Sleep(100 * time.Millisecond)
+		more()
 		a.upgraded("site")
 		b.upgraded("site")
 	}
-	time.Sleep(100 * time.Millisecond)
+	more()
 	close(done)
 	n := <-total
 	c.Close()

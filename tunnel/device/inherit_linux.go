@@ -3,15 +3,16 @@ package device
 import (
 	"fmt"
 	"os"
-	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"culvert/succession"
 )
 
 // Files implements [Bequeather].
 func (d *kernelInterface) Files() (files []*os.File, err error) {
 	for _, q := range d.queues {
-		fd, err := copyOf(q.file)
+		fd, err := succession.Copy(q.file)
 		if err != nil {
 			for _, f := range files {
 				f.Close()
@@ -41,51 +42,26 @@ func Inherit(layer Layer, files []*os.File) (_ Device, err error) {
 	}
 	first := ""
 	for _, f := range files {
-		fd, err := copyOf(f)
+		fd, err := succession.Copy(f)
 		if err != nil {
 			return nil, err
 		}
-		ifr, err := unix.NewIfreq("")
-		if err == nil {
-			err = unix.IoctlIfreq(fd, unix.TUNGETIFF, ifr)
-		}
-		switch {
-		case err != nil:
-		case ifr.Uint16()&layer.flag() == 0 || ifr.Uint16()&unix.IFF_VNET_HDR == 0:
-			err = fmt.Errorf("interface %s is another kind: %w", ifr.Name(), unix.EINVAL)
-		case first != "" && ifr.Name() != first:
-			err = fmt.Errorf("queues of %s and of %s: %w", first, ifr.Name(), unix.EINVAL)
-		}
+		name, err := d.addAttached(fd)
 		if err != nil {
-			_ = unix.Close(fd)
 			return nil, err
 		}
-		first = ifr.Name()
-		if err := d.add(fd, true); err != nil {
-			return nil, err
+		if first == "" {
+			first = name
+		}
+		if name != first {
+			return nil, fmt.Errorf("queues of %s and of %s: %w", first, name, unix.EINVAL)
 		}
 	}
-	if err := d.offer(); err != nil {
+	if err := d.begin(); err != nil {
 		return nil, err
 	}
-	if d.link, err = d.findLink(); err != nil {
-		return nil, err
-	}
-	d.watch.Go(d.watchLink)
 	if layer == LayerEthernet {
 		return &tap{d}, nil
 	}
 	return d, nil
-}
-
-// copyOf is a descriptor of one's own of an open file. Its Fd would have the file block, for everybody who has it.
-func copyOf(f syscall.Conn) (fd int, err error) {
-	c, err := f.SyscallConn()
-	if err != nil {
-		return -1, err
-	}
-	if e := c.Control(func(own uintptr) { fd, err = unix.FcntlInt(own, unix.F_DUPFD_CLOEXEC, 3) }); e != nil {
-		return -1, e
-	}
-	return fd, err
 }

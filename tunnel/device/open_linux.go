@@ -115,30 +115,45 @@ func interfaceFromFD(layer Layer, fd int) (_ *kernelInterface, err error) {
 			err = fmt.Errorf("%s from file descriptor %d: %w", layer.kind(), fd, err)
 		}
 	}()
+	if _, err := d.addAttached(fd); err != nil {
+		return nil, err
+	}
+	if err := d.begin(); err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+// addAttached adds a queue that is attached to an interface of the device's layer already, and returns that one's name. The descriptor is the
+// device's from then on, and closed on error.
+func (d *kernelInterface) addAttached(fd int) (name string, err error) {
 	ifr, err := unix.NewIfreq("")
+	if err == nil {
+		err = unix.IoctlIfreq(fd, unix.TUNGETIFF, ifr)
+	}
+	switch {
+	case err != nil:
+		err = fmt.Errorf("not an attached %s: %w", d.layer.kind(), err)
+	case ifr.Uint16()&d.layer.flag() == 0:
+		err = fmt.Errorf("interface %s is no %s: %w", ifr.Name(), d.layer.kind(), unix.EINVAL)
+	}
 	if err != nil {
-		return nil, err
-	}
-	if err := unix.IoctlIfreq(fd, unix.TUNGETIFF, ifr); err != nil {
 		_ = unix.Close(fd)
-		return nil, fmt.Errorf("not an attached %s: %w", layer.kind(), err)
+		return "", err
 	}
-	flags := ifr.Uint16()
-	if flags&layer.flag() == 0 {
-		_ = unix.Close(fd)
-		return nil, fmt.Errorf("interface %s is no %s: %w", ifr.Name(), layer.kind(), unix.EINVAL)
-	}
-	if err := d.add(fd, flags&unix.IFF_VNET_HDR != 0); err != nil {
-		return nil, err
-	}
+	return ifr.Name(), d.add(fd, ifr.Uint16()&unix.IFF_VNET_HDR != 0)
+}
+
+// begin starts what goes on beside the queues, once they are all there.
+func (d *kernelInterface) begin() (err error) {
 	if err := d.offer(); err != nil {
-		return nil, err
+		return err
 	}
 	if d.link, err = d.findLink(); err != nil {
-		return nil, err
+		return err
 	}
 	d.watch.Go(d.watchLink)
-	return d, nil
+	return nil
 }
 
 func checkName(name string) error {
