@@ -83,8 +83,10 @@ func (c *control) maintainBridge(now time.Duration) {
 	reached := false
 	for _, p := range b.ports.Load().all {
 		c.ask(p, now)
-		if port := p.port.Load(); port.change.Held && !p.current.Load().maySend(now) {
-			b.table.Forget(port.number) // which looks at nothing where nothing was learned
+		port := p.port.Load()
+		isKept := port.change.Held && p.current.Load().maySend(now)
+		if port.change.Held && !isKept {
+			c.forgotten = append(c.forgotten, port.number)
 		}
 		is := p.reached(now)
 		reached = reached || is
@@ -95,10 +97,14 @@ func (c *control) maintainBridge(now time.Duration) {
 				t.logf("%s: peer %s is reached", t.name(), shortKey(p.public))
 			} else {
 				t.logf("%s: peer %s does not answer", t.name(), shortKey(p.public))
-				b.table.Forget(p.port.Load().number) // who was behind it may have another way
+				if !isKept {
+					c.forgotten = append(c.forgotten, port.number) // who was behind it may have another way
+				}
 			}
 		}
 	}
+	b.table.Forget(c.forgotten...)
+	c.forgotten = c.forgotten[:0]
 	c.setCarrier(reached || b.keepCarrier.Load())
 	c.guard.SetEnabled(!b.keepLoops.Load(), now)
 	c.guard.SetReached(reached, now)

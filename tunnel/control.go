@@ -9,6 +9,7 @@ import (
 	"culvert/transport"
 	"culvert/tunnel/device"
 	"culvert/tunnel/loopguard"
+	"culvert/tunnel/switching"
 )
 
 const (
@@ -94,7 +95,8 @@ type control struct {
 	// Where the device carries Ethernet frames.
 	guard       *loopguard.Guard
 	bridgeAt    time.Duration // when the bridge is to be looked at
-	carrierTold bool          // that it cannot be set
+	forgotten   []switching.Port
+	carrierTold bool // that it cannot be set
 	// carrierUnsure: another tunnel has set it.
 	carrierUnsure bool
 	topology      topology

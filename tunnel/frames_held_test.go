@@ -10,9 +10,33 @@ import (
 	"culvert/tunnel/message"
 )
 
+// A client that does not answer for a while, as between two networks, keeps its addresses: it has a session.
+func TestHeldAddressesOutlastSilence(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := transporttest.New(1)
+		hub, victim, thief := heldHub(t, network, true)
+		keepalive := 10 * time.Second
+		hub.configure(Change{Peers: []PeerChange{{PublicKey: victim.public, Keepalive: &keepalive, UpdateOnly: true}}})
+		victim.sendFrame(frame(ethernet.Broadcast, station(2), "here"))
+		hub.frames()
+		thief.frames()
+		time.Sleep(time.Second)
+		network.SetLink(hub.host, victim.host, transporttest.Link{Loss: 1})
+		time.Sleep(35 * time.Second)
+		synctest.Wait()
+		if p := hub.tunnelPeer(victim); p.wasReached || !p.current.Load().maySend(hub.clock.now()) {
+			t.Fatal("it still answers, or has no session")
+		}
+		thief.sendFrame(frame(station(1), station(2), "here now"))
+		hub.expectFrames()
+		if n := hub.dropped(DropInPinned); n != 1 {
+			t.Errorf("%d frames dropped for that", n)
+		}
+	})
+}
+
 // heldHub is a hub with two spokes that are held to their MAC addresses, or are not.
-func heldHub(t *testing.T, held bool) (hub, victim, thief *node) {
-	network := transporttest.New(1)
+func heldHub(t *testing.T, network *transporttest.Network, held bool) (hub, victim, thief *node) {
 	hub, victim, thief = newTapNode(t, network, 1), newTapNode(t, network, 2), newTapNode(t, network, 3)
 	for _, n := range []*node{victim, thief} {
 		joinTap(hub, n)
@@ -31,7 +55,7 @@ func heldHub(t *testing.T, held bool) (hub, victim, thief *node) {
 func TestHeldAddressesAreNotTaken(t *testing.T) {
 	for _, held := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {
-			hub, victim, thief := heldHub(t, held)
+			hub, victim, thief := heldHub(t, transporttest.New(1), held)
 			victim.sendFrame(frame(ethernet.Broadcast, station(2), "here"))
 			hub.frames()
 			thief.frames()

@@ -117,8 +117,10 @@ func (s *service) mountOwn() error {
 	if err := unix.Mount(private, teamdFolder, "none", unix.MS_BIND, ""); err != nil {
 		return fmt.Errorf("mount %s: %w", teamdFolder, err)
 	}
-	// It shows the devices of the namespace that it is mounted in. Where that is refused, as in containers, addresses are not kept.
-	if err := unix.Mount("sysfs", "/sys", "sysfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC|unix.MS_RDONLY, ""); err != nil && !errors.Is(err, unix.EPERM) {
+	// It shows the devices of the namespace that it is mounted in. It may be this one's already (EBUSY); where it is refused, as in containers,
+	// addresses are not kept.
+	err := unix.Mount("sysfs", "/sys", "sysfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC|unix.MS_RDONLY, "")
+	if err != nil && !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EBUSY) {
 		return fmt.Errorf("mount /sys: %w", err)
 	}
 	return nil
@@ -132,9 +134,13 @@ func (s *service) keepAddress() error {
 		text, _ := os.ReadFile(filepath.Join("/sys/class/net", s.device(), file))
 		return strings.TrimSpace(string(text))
 	}
+	link, err := net.InterfaceByName(s.device())
+	if err != nil {
+		return err
+	}
 	const given = "3" // NET_ADDR_SET: not the random one that it was made with
-	if address := read("address"); address != "" && read("addr_assign_type") == given {
-		var err error
+	// /sys may show another namespace's devices, one of the same name among them.
+	if address := link.HardwareAddr.String(); read("address") == address && read("addr_assign_type") == given {
 		if config, err = teamdKeeping(config, address); err != nil {
 			return err
 		}

@@ -12,7 +12,8 @@ import (
 const lookEvery = 5 * time.Second
 
 // Watch calls woke after each suspension of the machine of a second or more, with how long it was, until stop is closed. The kernel tells of
-// it at once; besides, it is looked every few seconds.
+// it at once. It is looked every few seconds as well: no test can suspend a machine, and a wakeup that is told late costs less than one that
+// is not.
 func Watch(stop <-chan struct{}, woke func(slept time.Duration)) {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()

@@ -139,3 +139,25 @@ func BenchmarkSweep(b *testing.B) {
 		table.Sweep(0)
 	}
 }
+
+// Everybody's session ends at once: ten thousand ports with one station each.
+func BenchmarkForgetPorts(b *testing.B) {
+	const ports = 10_000
+	table := NewTable(Options{})
+	list := make([]Port, ports)
+	for i := range list {
+		list[i] = Port(i + 1)
+		table.SetLimit(list[i], 8)
+	}
+	for b.Loop() {
+		b.StopTimer()
+		for i, p := range list {
+			table.Learn(station+Key(i), p, 0)
+		}
+		b.StartTimer()
+		table.Forget(list...)
+	}
+	if n := len(table.Entries(0)); n != 0 {
+		b.Errorf("%d stations are left", n)
+	}
+}

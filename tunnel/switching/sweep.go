@@ -40,11 +40,24 @@ func (t *Table) Sweep(now time.Duration) (removed int) {
 	})
 }
 
-// Forget removes what was learned behind a port, which goes on learning.
-func (t *Table) Forget(p Port) {
+// Forget removes what was learned behind ports, which go on learning. It looks at nothing where nothing was learned, and else passes over the
+// whole table, once.
+func (t *Table) Forget(ports ...Port) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.forget(p)
+	if len(ports) == 1 {
+		t.forget(ports[0])
+		return
+	}
+	gone := make(map[Port]bool)
+	for _, p := range ports {
+		if t.ports[p].learned.Load() != 0 {
+			gone[p] = true
+		}
+	}
+	if len(gone) > 0 {
+		t.removeWhere(func(_ Key, p Port, _ time.Duration) bool { return gone[p] })
+	}
 }
 
 func (t *Table) forget(p Port) {
