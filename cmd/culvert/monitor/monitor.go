@@ -226,12 +226,12 @@ type Change struct {
 	moved  []config.Listen // to be opened when what this monitor has on the same port is closed
 }
 
-// own tells which of some places stands in the way of one that cannot be had: it has the same port, as 0.0.0.0:9586 has in front of
-// 127.0.0.1:9586.
+// own tells which of some places stands in the way of one that cannot be had: it has the same port, and one of both is at all addresses, as
+// 0.0.0.0:9586 is in front of 127.0.0.1:9586.
 func own[T any](places map[config.Listen]T, at config.Listen, err error) (found config.Listen, ok bool) {
 	if errors.Is(err, syscall.EADDRINUSE) && at.Socket == "" {
 		for p := range places {
-			if p != at && p.Socket == "" && p.Address.Port() == at.Address.Port() {
+			if p != at && p.Socket == "" && p.Address.Port() == at.Address.Port() && (p.Address.Addr().IsUnspecified() || at.Address.Addr().IsUnspecified()) {
 				return p, true
 			}
 		}

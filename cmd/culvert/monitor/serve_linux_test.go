@@ -359,6 +359,27 @@ func TestPlacesOnOnePort(t *testing.T) {
 	}
 }
 
+// Two addresses are in nobody's way on one port: what cannot be had there is another program's, and is not waited for.
+func TestPlacesOnOnePortOfTwoAddresses(t *testing.T) {
+	m := newMonitor(t, &fixed{now: sample()})
+	own := freePort(t)
+	other := config.Listen{Address: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.2"), own.Address.Port())}
+	taken, err := net.Listen("tcp", other.Address.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	m.Start(config.Monitor{Metrics: own}, func(text string) { t.Error(text) })
+	for _, c := range []config.Monitor{{Metrics: other}, {Metrics: own, Page: other}} {
+		if change, err := m.Prepare(c); err == nil {
+			change.Discard()
+			t.Errorf("%v is taken, and the change is not refused", other)
+		} else if !strings.Contains(err.Error(), "another program") {
+			t.Error(err)
+		}
+	}
+}
+
 // The history looks at the tunnels alone, and not even that where somebody has just taken a snapshot.
 func TestHistoryTakesNoSnapshots(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
