@@ -25,7 +25,8 @@ type Applied struct {
 
 	link      string
 	addresses []netip.Prefix // that were added
-	routes    []netip.Prefix
+	networks  []netip.Prefix // of addresses, that were added
+	routes    []netip.Prefix // further ones, that were added
 }
 
 // Apply configures a link by ifconfig(8) and route(8). It is all or nothing.
@@ -37,26 +38,40 @@ func Apply(ctx context.Context, c L3) (*Applied, error) {
 	a := &Applied{link: c.Link}
 	back := func(err error) (*Applied, error) { return nil, errors.Join(err, a.Remove()) }
 	have := addressesOf(c.Link)
-	for i, cmd := range p.device {
-		if i < len(c.Addresses) && slices.Contains(have, c.Addresses[i].Addr()) {
+	for i, cmd := range p.addresses {
+		if slices.Contains(have, c.Addresses[i].Addr()) {
 			continue // it is left alone
 		}
 		if err := run(ctx, cmd); err != nil {
 			return back(err)
 		}
-		if i < len(c.Addresses) {
-			a.addresses = append(a.addresses, c.Addresses[i])
-		}
+		a.addresses = append(a.addresses, c.Addresses[i])
 	}
-	for _, r := range p.routes {
-		switch err := run(ctx, routeCommand("add", c.Link, r.Prefix)); {
-		case err == nil:
-			a.routes = append(a.routes, r.Prefix)
-		case !strings.Contains(err.Error(), "File exists"): // one that is there already is left alone
+	for _, cmd := range p.device {
+		if err := run(ctx, cmd); err != nil {
 			return back(err)
 		}
 	}
+	if a.networks, err = addRoutes(ctx, c.Link, p.networks); err != nil {
+		return back(err)
+	}
+	if a.routes, err = addRoutes(ctx, c.Link, p.routes); err != nil {
+		return back(err)
+	}
 	return a, nil
+}
+
+// addRoutes returns those that were added, also where one fails. One that is there already is left alone.
+func addRoutes(ctx context.Context, link string, routes []netip.Prefix) (added []netip.Prefix, err error) {
+	for _, r := range routes {
+		switch err := run(ctx, routeCommand("add", link, r)); {
+		case err == nil:
+			added = append(added, r)
+		case !strings.Contains(err.Error(), "File exists"):
+			return added, err
+		}
+	}
+	return added, nil
 }
 
 func addressesOf(link string) (list []netip.Addr) {
@@ -91,15 +106,17 @@ func (a *Applied) Remove() error {
 		return nil
 	}
 	var errs []error
-	for _, r := range slices.Backward(a.routes) {
-		errs = append(errs, dropRoute(a.link, r))
+	for _, list := range [][]netip.Prefix{a.routes, a.networks} {
+		for _, r := range slices.Backward(list) {
+			errs = append(errs, dropRoute(a.link, r))
+		}
 	}
 	for _, x := range slices.Backward(a.addresses) {
 		if slices.Contains(addressesOf(a.link), x.Addr()) {
 			errs = append(errs, run(context.Background(), dropAddressCommand(a.link, x)))
 		}
 	}
-	a.routes, a.addresses = nil, nil
+	a.routes, a.networks, a.addresses = nil, nil, nil
 	return errors.Join(errs...)
 }
 
@@ -111,7 +128,7 @@ func dropRoute(link string, r netip.Prefix) error {
 	return err
 }
 
-// RemoveRoutes takes back routes of those that were added.
+// RemoveRoutes takes back routes of those that were added. The network of an address stays with it.
 func (a *Applied) RemoveRoutes(routes []Route) error {
 	var errs []error
 	for _, r := range routes {

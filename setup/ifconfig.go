@@ -17,8 +17,10 @@ func (c command) String() string { return strings.Join(c, " ") }
 
 // plain is how a link is configured without namespaces, tables and marks: what makes it so, in order, and what takes it back.
 type plain struct {
-	device []command // address, MTU, up
-	routes []Route   // those into the link, networks of its addresses included
+	addresses []command      // one for each address, in order
+	device    []command      // MTU, up
+	networks  []netip.Prefix // of the addresses
+	routes    []netip.Prefix // further ones into the link
 }
 
 // plainOf refuses what takes Linux.
@@ -44,30 +46,25 @@ func plainOf(c *L3) (p plain, err error) {
 		return p, err
 	}
 	for _, a := range c.Addresses {
-		p.device = append(p.device, addressCommand(c.Link, a))
+		p.addresses = append(p.addresses, addressCommand(c.Link, a))
 	}
 	if c.MTU != 0 {
 		p.device = append(p.device, command{"ifconfig", c.Link, "mtu", fmt.Sprint(c.MTU)})
 	}
 	p.device = append(p.device, command{"ifconfig", c.Link, "up"})
-	add := func(r netip.Prefix) {
-		if !slices.ContainsFunc(p.routes, func(have Route) bool { return have.Prefix == r }) {
-			p.routes = append(p.routes, Route{Prefix: r})
-		}
-	}
 	// A tun is a link from point to point there: its addresses lead nothing into it but themselves.
 	for _, a := range c.Addresses {
-		if !a.IsSingleIP() {
-			add(a.Masked())
+		if n := a.Masked(); !a.IsSingleIP() && !slices.Contains(p.networks, n) {
+			p.networks = append(p.networks, n)
 		}
 	}
 	for _, r := range c.Routes {
-		if r.Metric != StandInMetric { // stands in where routes depend on addresses, as here none does
-			add(r.Prefix.Masked())
+		if r.Metric == StandInMetric { // stands in where routes depend on addresses, as here none does
+			continue
 		}
-	}
-	for _, r := range c.Uncounted {
-		add(r.Masked())
+		if n := r.Prefix.Masked(); !slices.Contains(p.networks, n) && !slices.Contains(p.routes, n) {
+			p.routes = append(p.routes, n)
+		}
 	}
 	return p, nil
 }

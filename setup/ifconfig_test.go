@@ -2,7 +2,9 @@ package setup
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -19,11 +21,11 @@ func TestPlain(t *testing.T) {
 		t.Fatal(err)
 	}
 	var text []string
-	for _, c := range p.device {
+	for _, c := range slices.Concat(p.addresses, p.device) {
 		text = append(text, c.String())
 	}
-	for _, r := range p.routes {
-		text = append(text, routeCommand("add", c.Link, r.Prefix).String())
+	for _, r := range slices.Concat(p.networks, p.routes) {
+		text = append(text, routeCommand("add", c.Link, r).String())
 	}
 	for _, a := range c.Addresses[:2] {
 		text = append(text, dropAddressCommand(c.Link, a).String())
@@ -37,11 +39,14 @@ route -q -n add -inet 10.20.0.0/24 -interface utun7
 route -q -n add -inet6 fd20::/64 -interface utun7
 route -q -n add -inet 10.30.0.0/16 -interface utun7
 route -q -n add -inet6 fd30::/48 -interface utun7
-route -q -n add -inet 10.50.0.0/16 -interface utun7
 ifconfig utun7 inet 10.20.0.1 -alias
 ifconfig utun7 inet6 fd20::1 -alias`
 	if got := strings.Join(text, "\n"); got != want {
 		t.Errorf("%s\nwant\n%s", got, want)
+	}
+	// What may be taken away by itself is neither an address's network nor routed into the link already.
+	if got := fmt.Sprint(p.networks, p.routes); got != "[10.20.0.0/24 fd20::/64] [10.30.0.0/16 fd30::/48]" {
+		t.Errorf("networks and routes %s", got)
 	}
 	for name, wrong := range map[string]L3{
 		"a namespace":     {Link: "utun7", Namespace: "/run/netns/blue"},
