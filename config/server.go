@@ -166,6 +166,7 @@ const (
 	MaxGroups         = 256   // groups of clients
 	MaxServers        = 16    // servers of one client
 	MaxOthers         = 7     // other servers that clients are told of
+	MaxToldEndpoint   = 255   // bytes of an endpoint that clients are told
 	MaxPools          = 16    // prefixes of a pool
 	MaxClientPins     = 16    // addresses of one client
 	MaxClientNetworks = 256   // networks behind one client
@@ -402,6 +403,9 @@ var endpoint = inList("endpoints", written("`host:port`", map[string]any{"type":
 	e, p := parseEndpoint(s)
 	if a, err := netip.ParseAddr(e.Host); p == nil && err == nil && a.Zone() != "" {
 		p = wrong("write an address that means the same on every machine", "the endpoint %s has a zone", quote(s))
+	}
+	if n := len(e.String()); p == nil && n > MaxToldEndpoint {
+		p = wrong("use a shorter name", "the endpoint %s has %d bytes, of at most %d that clients can be told", quote(s), n, MaxToldEndpoint)
 	}
 	return e, p
 }))

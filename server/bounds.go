@@ -14,11 +14,12 @@ const (
 	MaxAddresses   = 16       // addresses pushed to one client
 	MaxServers     = 16       // name servers pushed
 	MaxDomains     = 16       // domains pushed, and search domains
-	MaxDomain      = 253      // bytes of one
+	MaxDomain      = 253      // bytes of one, without a dot behind it
 	MaxName        = 64       // bytes of a client's or group's name
 	MaxReason      = 256      // bytes of the reason for a refusal
 	maxWhy         = 512      // bytes of it in the audit log, which a list of all groups would exceed
 	MaxEndpoints   = 8        // endpoints in a link, or of another server
+	MaxEndpoint    = 255      // bytes of one
 	MaxOthers      = 7        // servers that a client is told of besides
 	MaxLink        = 4096     // bytes of a link
 	MaxDocument    = 15 << 10 // bytes of a [Document]

@@ -1,6 +1,8 @@
 package server
 
 import (
+	"errors"
+	"fmt"
 	"slices"
 
 	"culvert/crypto"
@@ -90,18 +92,31 @@ func (a *EnrolAnswer) Encode() ([]byte, error) {
 
 func (a *EnrolAnswer) valid() bool {
 	return len(a.Reason) <= MaxReason && terminal.Printable(a.Reason) && a.Accepted == (a.Reason == "") && (a.Accepted || !a.Frames && len(a.Others) == 0) &&
-		validOthers(a.Others)
+		checkOthers(a.Others) == nil
 }
 
-func validOthers(others []OtherServer) bool {
+// checkOthers checks other servers that a client is to be told of.
+func checkOthers(others []OtherServer) error {
+	if len(others) > MaxOthers {
+		return fmt.Errorf("there are %d other servers, of at most %d", len(others), MaxOthers)
+	}
 	for i, o := range others {
-		if o.Key.IsLowOrder() || len(o.Endpoints) == 0 || len(o.Endpoints) > MaxEndpoints ||
-			slices.ContainsFunc(o.Endpoints, func(e string) bool { return checkEndpoint(e) != nil }) ||
-			slices.ContainsFunc(others[:i], func(b OtherServer) bool { return b.Key == o.Key }) {
-			return false
+		if o.Key.IsLowOrder() {
+			return errors.New("an other server's public key is no key")
+		}
+		if slices.ContainsFunc(others[:i], func(b OtherServer) bool { return b.Key == o.Key }) {
+			return errors.New("two other servers have the same public key")
+		}
+		if n := len(o.Endpoints); n == 0 || n > MaxEndpoints {
+			return fmt.Errorf("an other server has %d endpoints, not 1 to %d", n, MaxEndpoints)
+		}
+		for _, e := range o.Endpoints {
+			if err := checkEndpoint(e); err != nil {
+				return fmt.Errorf("%.64q: %w", e, err)
+			}
 		}
 	}
-	return len(others) <= MaxOthers
+	return nil
 }
 
 // DecodeEnrolAnswer reads what [EnrolAnswer.Encode] writes, and nothing else.

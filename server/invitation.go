@@ -105,27 +105,25 @@ func (sv *Server) Enrol(invitation crypto.PublicKey, request []byte, from netip.
 	if i == nil || !i.answered(now) {
 		return nil, nil
 	}
-	asked, err := DecodeEnrolRequest(request)
+	accepted, err := (&EnrolAnswer{Accepted: true, Frames: sv.config.Frames, Others: sv.config.Others}).Encode() // before anything is changed
+	asked, malformed := DecodeEnrolRequest(request)
 	switch {
+	case malformed != nil:
+		err = malformed
 	case err != nil:
+		err = fmt.Errorf("the answer cannot be written: %w", err)
 	case !i.Used.IsZero() && i.UsedBy == asked.Key:
 	case !i.Used.IsZero():
 		err = errUsedUp
 	default:
 		joined, err = sv.join(i, &asked, from, now)
 	}
-	told := EnrolAnswer{Accepted: err == nil, Frames: err == nil && sv.config.Frames}
 	if err == nil {
-		told.Others = sv.config.Others
-	} else {
-		told.Reason = toldOf(err)
-		sv.note(now, Event{Event: EventRefused, Client: i.Name, Says: asked.Name, Key: asked.Key, From: addrText(from), Why: err.Error()})
+		return accepted, joined
 	}
-	b, err := told.Encode()
-	if err != nil {
-		return nil, joined
-	}
-	return b, joined
+	sv.note(now, Event{Event: EventRefused, Client: i.Name, Says: asked.Name, Key: asked.Key, From: addrText(from), Why: err.Error()})
+	refused, _ := (&EnrolAnswer{Reason: toldOf(err)}).Encode() // which all that toldOf says can be
+	return refused, nil
 }
 
 // toldOf is what whoever has an invitation is told of an error: a text of its own for what they can do something about, and nothing of

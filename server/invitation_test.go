@@ -135,6 +135,9 @@ func TestEnrolmentIsRefused(t *testing.T) {
 			w.open()
 			w.server.state.leases[netip.MustParseAddr("10.20.0.3")] = lease{Name: "inside"}
 		}, reason: errors.New("10.20.0.3 is the client inside's")},
+		"with an answer that cannot be written": {before: func(w *world) {
+			w.server.config.Others = []OtherServer{{newKey(w.t), []string{"vpn2.example.net"}}}
+		}, reason: errors.New("the answer cannot be written: ")},
 		"without a store": {before: func(w *world) { w.server.store = failing{w.store} }, reason: errors.New("no space left on device")},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -126,6 +126,9 @@ func (c *Config) Check() error {
 			return fmt.Errorf("%s: %w", e, err)
 		}
 	}
+	if err := checkOthers(c.Others); err != nil {
+		return err
+	}
 	p := c.pool()
 	pinned := map[netip.Addr]string{}
 	behind := map[netip.Prefix]string{}

@@ -25,12 +25,14 @@ func ValidName(name string) bool {
 	return true
 }
 
-// validHost reports whether host is the name of a host (RFC 1123 section 2.1, with underscores) or a domain.
+// validHost reports whether host is the name of a host (RFC 1123 section 2.1, with underscores) or a domain. One whose last label is a number
+// is none: it would be taken for an address.
 func validHost(host string) bool {
-	if host == "" || len(host) > MaxDomain {
+	name := strings.TrimSuffix(host, ".")
+	if len(name) > MaxDomain || strings.Trim(name[strings.LastIndexByte(name, '.')+1:], "0123456789") == "" {
 		return false
 	}
-	for label := range strings.SplitSeq(strings.TrimSuffix(host, "."), ".") {
+	for label := range strings.SplitSeq(name, ".") {
 		if label == "" || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' {
 			return false
 		}
@@ -45,8 +47,11 @@ func validHost(host string) bool {
 	return true
 }
 
-// checkEndpoint checks a host:port in the one form a link has it in.
+// checkEndpoint checks a host:port in the one form a link has it in. Configuration files take all that it takes: whoever joins has it in one.
 func checkEndpoint(s string) error {
+	if len(s) > MaxEndpoint {
+		return fmt.Errorf("an endpoint is longer than %d bytes", MaxEndpoint)
+	}
 	host, port, err := net.SplitHostPort(s)
 	if err != nil {
 		return errors.New("an endpoint is not host:port")
@@ -56,8 +61,13 @@ func checkEndpoint(s string) error {
 		return errors.New("the port of an endpoint is not 1 to 65535")
 	}
 	if a, err := netip.ParseAddr(host); err == nil {
-		if a.Zone() != "" {
+		switch {
+		case a.Zone() != "":
 			return errors.New("an endpoint's address has a zone, which means nothing on another machine")
+		case a.Is4In6():
+			return errors.New("an endpoint's address is an IPv4 address in IPv6 form")
+		case a.IsUnspecified(), a.IsMulticast(), a == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+			return errors.New("an endpoint's address is not that of one host")
 		}
 		host = a.String()
 	} else if !validHost(host) {
