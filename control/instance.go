@@ -112,6 +112,9 @@ type Peer struct {
 	Access            *Access          `json:"access,omitempty"`               // absent where it may do everything
 }
 
+// Silent reports whether the peer does not answer handshakes. The first one may be on its way.
+func (p *Peer) Silent() bool { return p.HandshakeAttempts > 1 }
+
 // Access is what a peer may do, and what was refused because of it.
 type Access struct {
 	Default      string      `json:"default"`                  // "allow" or "deny"

@@ -212,7 +212,7 @@ func (x *examination) before(t *control.Tunnel) *control.Tunnel {
 // recent is how long ago a refusal may be to say something of how it is now.
 const recent = 180 * time.Second
 
-func inContact(p *control.Peer) bool { return p.Connected && p.HandshakeAttempts < 2 }
+func inContact(p *control.Peer) bool { return p.Connected && !p.Silent() }
 
 // anyReached reports whether a peer of the tunnel is: then its port is open to somebody, and what a firewall seems to do, it does not.
 func anyReached(t *control.Tunnel) bool {
@@ -285,9 +285,9 @@ func (x *examination) peer(t *control.Tunnel, p *control.Peer) {
 	}
 	c := x.configured(t, p)
 	switch {
-	case p.HandshakeAttempts >= 2 && !explained:
+	case p.Silent() && !explained:
 		x.silent(where, t, p, c)
-	case p.HandshakeAttempts >= 2:
+	case p.Silent():
 	case p.Endpoint == "" && c != nil && len(c.Endpoints) > 0:
 		// Its name cannot be looked up, which is a finding of its own, or not yet.
 	case p.Endpoint == "":

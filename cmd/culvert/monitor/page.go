@@ -338,7 +338,7 @@ func order(by string) func(a, b foundPeer) int {
 func (h *history) tunnel(t *control.Tunnel, now time.Time) pageTunnel {
 	p := pageTunnel{Name: t.Interface, Mode: t.Mode, Up: t.Up, Port: t.ListenPort, MTU: t.MTU, Peers: len(t.Peers), Connected: sessions(t), Server: t.Server}
 	for i := range t.Peers {
-		if silent(&t.Peers[i]) {
+		if t.Peers[i].Silent() {
 			p.Silent++
 		}
 	}
@@ -357,14 +357,11 @@ func (h *history) tunnel(t *control.Tunnel, now time.Time) pageTunnel {
 	return p
 }
 
-// silent reports whether a peer does not answer handshakes. The first one may be on its way.
-func silent(p *control.Peer) bool { return p.HandshakeAttempts > 1 }
-
 func (h *history) peer(f foundPeer, now time.Time) pagePeer {
 	key := peerKey{f.t.Interface, f.p.PublicKey}
 	p := pagePeer{
 		Tunnel: f.t.Interface, Key: f.p.PublicKey.Base64(), Name: f.p.Name, Endpoint: f.p.Endpoint, TCP: f.p.TCP, Wire: f.p.Wire, Suite: f.p.Suite,
-		Connected: f.p.Connected, Handshake: ago(f.p.LatestHandshake, now), Attempts: f.p.HandshakeAttempts, Silent: silent(f.p),
+		Connected: f.p.Connected, Handshake: ago(f.p.LatestHandshake, now), Attempts: f.p.HandshakeAttempts, Silent: f.p.Silent(),
 		In: rate(f.rates.in), Out: rate(f.rates.out), Received: f.p.ReceivedBytes, Sent: f.p.SentBytes, RTT: rate(unknown[rtt]),
 		Spark: h.spark(key), Course: h.peers[key] != nil,
 	}

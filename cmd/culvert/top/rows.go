@@ -31,7 +31,7 @@ const (
 
 func (r *row) state() state {
 	switch {
-	case r.peer.HandshakeAttempts > 1: // the first may be on its way
+	case r.peer.Silent():
 		return trying
 	case r.peer.Connected:
 		return reached
