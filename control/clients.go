@@ -53,7 +53,7 @@ type ServerClient struct {
 	JoinedFrom      string           `json:"joined_from,omitempty"`     // address:port that it joined from
 	Endpoint        string           `json:"endpoint,omitempty"`        // where it was heard of last
 	LatestHandshake time.Time        `json:"latest_handshake,omitzero"` // since the server has started
-	Connected       bool             `json:"connected"`                 // there is a session: that was less than 180 seconds ago
+	Connected       bool             `json:"connected"`                 // there is a session: made less than 180 seconds ago, and ended by neither end
 	Seen            time.Time        `json:"seen,omitzero"`             // about, over restarts of the server
 	ReceivedBytes   uint64           `json:"received_bytes"`            // of UDP payload, since the server has started
 	SentBytes       uint64           `json:"sent_bytes"`                // the same

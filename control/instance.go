@@ -97,7 +97,7 @@ type Peer struct {
 	Keepalive         int              `json:"persistent_keepalive,omitempty"` // seconds
 	LatestHandshake   time.Time        `json:"latest_handshake,omitzero"`      // when one was last completed
 	LastHeard         time.Time        `json:"last_heard,omitzero"`            // when anything last came in from it
-	Connected         bool             `json:"connected"`                      // there is a session: that was less than 180 seconds ago
+	Connected         bool             `json:"connected"`                      // there is a session: made less than 180 seconds ago, and ended by neither end
 	HandshakeAttempts int              `json:"handshake_attempts,omitempty"`   // unanswered ones
 	Wire              string           `json:"wire"`                           // "culvert" or "wireguard"
 	Suite             string           `json:"suite,omitempty"`                // of the current session

@@ -42,6 +42,7 @@ type PeerStatus struct {
 	Keepalive         time.Duration       `json:"keepalive_ns"`
 	LastHandshake     time.Time           `json:"last_handshake,omitzero"`
 	LastHeard         time.Time           `json:"last_heard,omitzero"`          // when something authenticated last came in
+	Session           bool                `json:"session"`                      // there is one to send under
 	HandshakeAttempts int                 `json:"handshake_attempts,omitempty"` // initiations sent since the last answer
 	Wire              string              `json:"wire"`
 	Suite             string              `json:"suite,omitempty"` // on the native wire that of the current session
@@ -142,6 +143,7 @@ func (p *peer) status(t *Tunnel, now time.Duration) PeerStatus {
 		HasPresharedKey:   !p.psk.IsZero(),
 		AllowedIPs:        make([]netip.Prefix, 0, p.allowed.size()),
 		Keepalive:         time.Duration(p.timers.interval.Load()),
+		Session:           p.current.Load().maySend(now),
 		HandshakeAttempts: int(p.timers.attempts.Load()),
 		Wire:              p.wire().String(),
 		ReceivedBytes:     p.receivedBytes.Load(),

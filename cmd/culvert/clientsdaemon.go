@@ -194,7 +194,7 @@ func (t *liveTunnel) listClients(name string, answer *control.ClientsAnswer) {
 			out.SignIn = &control.ClientSignIn{By: by, As: as, Until: second(end)}
 		}
 		if p := peers[c.Key]; p != nil {
-			out.Endpoint, out.LatestHandshake, out.Connected = p.EndpointText, second(p.LastHandshake), connected(p, time.Now())
+			out.Endpoint, out.LatestHandshake, out.Connected = p.EndpointText, second(p.LastHandshake), p.Session
 			out.ReceivedBytes, out.SentBytes = p.ReceivedBytes, p.SentBytes
 		}
 		answer.Clients = append(answer.Clients, out)

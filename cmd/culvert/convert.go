@@ -6,14 +6,8 @@ import (
 
 	"culvert/control"
 	"culvert/crypto"
-	"culvert/crypto/session"
 	"culvert/tunnel"
 )
-
-// connected reports whether there is a session with a peer, as everything that shows peers means it.
-func connected(p *tunnel.PeerStatus, now time.Time) bool {
-	return !p.LastHandshake.IsZero() && now.Sub(p.LastHandshake) < session.RejectAfterTime
-}
 
 // statusOf is a tunnel's status as the control protocol shows it, field by field: keys stay behind, and the form others
 // rely on does not follow the engine's types. names are those peers have in the configuration file.
@@ -48,14 +42,13 @@ func statusOf(s tunnel.Status, names map[crypto.PublicKey]string) control.Tunnel
 	for _, p := range s.Peers {
 		q := control.Peer{
 			PublicKey: p.PublicKey, Name: names[p.PublicKey], PresharedKey: p.HasPresharedKey, Endpoint: p.EndpointText, TCP: p.OverTCP, Source: p.Source,
-			AllowedIPs: p.AllowedIPs, Keepalive: int(p.Keepalive / time.Second), HandshakeAttempts: p.HandshakeAttempts,
+			AllowedIPs: p.AllowedIPs, Keepalive: int(p.Keepalive / time.Second), Connected: p.Session, HandshakeAttempts: p.HandshakeAttempts,
 			Wire: p.Wire, Suite: p.Suite, PostQuantum: p.PostQuantum, Native: nativeOf(p.Native), ReceivedBytes: p.ReceivedBytes, SentBytes: p.SentBytes,
 			ReceivedPackets: p.ReceivedPackets, SentPackets: p.SentPackets, StagedBytes: p.StagedBytes,
 			Port: portStatusOf(p.Port), Access: accessStatusOf(p.Access),
 		}
 		if !p.LastHandshake.IsZero() {
 			q.LatestHandshake = p.LastHandshake.UTC()
-			q.Connected = connected(&p, time.Now())
 		}
 		if !p.LastHeard.IsZero() {
 			q.LastHeard = p.LastHeard.UTC()

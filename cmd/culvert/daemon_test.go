@@ -608,7 +608,7 @@ func TestLateAddressDoesNotDisturbContact(t *testing.T) {
 	key := file.Tunnels[0].Peers[0].PublicKey
 	to := netip.MustParseAddrPort("192.0.2.9:9")
 	s.engine.peers = []tunnel.PeerStatus{{
-		PublicKey: key, LastHandshake: time.Now(), Endpoint: transport.Endpoint{Remote: netip.MustParseAddrPort("198.51.100.1:1")},
+		PublicKey: key, Session: true, Endpoint: transport.Endpoint{Remote: netip.MustParseAddrPort("198.51.100.1:1")},
 	}}
 	live.useEndpoint(key, to)
 	select {

@@ -325,7 +325,7 @@ func (t *liveTunnel) useEndpoint(peer crypto.PublicKey, to netip.AddrPort) {
 	status := t.engine.Status()
 	status.PrivateKey.Zero()
 	for i := range status.Peers {
-		if p := &status.Peers[i]; p.PublicKey == peer && p.Endpoint.Remote.IsValid() && p.HandshakeAttempts == 0 && connected(p, time.Now()) {
+		if p := &status.Peers[i]; p.PublicKey == peer && p.Endpoint.Remote.IsValid() && p.HandshakeAttempts == 0 && p.Session {
 			return
 		}
 	}

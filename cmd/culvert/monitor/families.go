@@ -63,7 +63,7 @@ var (
 	tunnelMTU      = gauge("culvert_tunnel_mtu_bytes", "MTU of the interface", "interface")
 	tunnelWorkers  = gauge("culvert_tunnel_workers", "queues of the interface, and workers each way", "interface")
 	tunnelPeers    = gauge("culvert_tunnel_peers", "peers configured, clients among them", "interface")
-	tunnelSessions = gauge("culvert_tunnel_sessions", "peers with a session: a handshake less than 180 s ago", "interface")
+	tunnelSessions = gauge("culvert_tunnel_sessions", "peers with a session", "interface")
 	underLoad      = gauge("culvert_tunnel_under_load", "whether handshakes need a cookie now", "interface")
 	waiting        = gauge("culvert_tunnel_staged_bytes", "memory of packets that wait for a handshake", "interface")
 	drops          = counter("culvert_drops_total", "packets and messages that went no further, by reason; out is from the interface to peers", "interface", "direction", "reason")
