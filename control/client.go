@@ -177,6 +177,7 @@ func ask(ctx context.Context, conn net.Conn, r *bufio.Reader, req request, limit
 		return response{}, &Error{Text: fmt.Sprintf("the running daemon answers in version %d of the control protocol, and this program speaks version %d",
 			resp.Version, Version), Code: 1, Reason: ReasonVersion}
 	}
+	resp.complete(line, time.Now())
 	return resp, nil
 }
 
