@@ -26,22 +26,24 @@ const module = "culvert"
 // with all below it that is not an area itself.
 var mayImport = map[string][]string{
 	"":    {},
-	"cmd": {"config", "confine", "control", "server", "setup", "setup/spec", "tunnel", "transport", "crypto", "tunnel/device", "succession"},
+	"cmd": {"config", "confine", "control", "server", "setup", "setup/spec", "tunnel", "transport", "crypto", "tunnel/device", "succession", "privatesocket"},
 	// A file is read into the types of setup/spec at once: they are what the file's schema says, without I/O and without a kernel,
 	// and a second set of them in config would have to be kept equal by hand.
 	"config":        {"crypto", "setup/spec"},
-	"control":       {"crypto"}, // what a running instance is asked: other programs import it as well
-	"tunnel":        {"crypto", "transport", "tunnel/device"},
+	"control":       {"crypto", "privatesocket"}, // what a running instance is asked: other programs import it as well
+	"tunnel":        {"crypto", "transport", "tunnel/device", "privatesocket"},
 	"tunnel/device": {"succession"},
 	"transport":     {"succession"},
 	"crypto":        {},
 	// Landlock and seccomp are system calls about the whole process, no part of any of the areas that talk to the kernel about the network.
 	"confine":    {},
 	"succession": {}, // descriptors and secrets that pass from a process to another: what has them open knows of it, and it of nothing
-	"server":     {"crypto"},
-	"setup":      {"setup/spec"},
-	"setup/spec": {},
-	"dist":       {}, // makes packages of what the program says and what files say
+	// Sockets that any area serves at: one way to make them, which another system's umask has to be changed for by one at a time.
+	"privatesocket": {},
+	"server":        {"crypto"},
+	"setup":         {"setup/spec", "privatesocket"},
+	"setup/spec":    {},
+	"dist":          {}, // makes packages of what the program says and what files say
 	// What exists for tests alone, and for measuring, may use what it tests.
 	"internal": {"cmd", "config", "control", "setup", "setup/spec", "tunnel", "tunnel/device", "transport", "crypto"},
 	"bench":    {"cmd", "config", "control", "setup", "setup/spec", "tunnel", "tunnel/device", "transport", "crypto", "internal"},

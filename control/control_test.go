@@ -12,7 +12,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -114,33 +113,6 @@ func TestExclusive(t *testing.T) {
 	}
 	again.Close()
 }
-
-// The socket's mode is 0600 in the moment of its creation, whatever the umask.
-func TestModeFromTheStart(t *testing.T) {
-	old := syscall.Umask(0)
-	defer syscall.Umask(old)
-	path := filepath.Join(t.TempDir(), "s")
-	fd, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer syscall.Close(fd)
-	if err := privateSocket("", "", rawFD(fd)); err != nil {
-		t.Fatal(err)
-	}
-	if err := syscall.Bind(fd, &syscall.SockaddrUnix{Name: path}); err != nil {
-		t.Fatal(err)
-	}
-	if st, err := os.Lstat(path); err != nil || st.Mode().Perm() != 0o600 {
-		t.Fatalf("mode %v, %v", st.Mode(), err)
-	}
-}
-
-type rawFD int
-
-func (fd rawFD) Control(f func(uintptr)) error  { f(uintptr(fd)); return nil }
-func (fd rawFD) Read(func(uintptr) bool) error  { return errors.ErrUnsupported }
-func (fd rawFD) Write(func(uintptr) bool) error { return errors.ErrUnsupported }
 
 // What a killed process left is taken over: its files are there, its lock is not.
 func TestStale(t *testing.T) {

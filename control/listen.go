@@ -10,6 +10,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"culvert/privatesocket"
 )
 
 // ErrRunning means another process holds the instance.
@@ -55,7 +57,7 @@ func Listen(dir, name string) (*Listener, error) {
 		lock.Close()
 		return nil, fmt.Errorf("cannot take over the stale control socket: %w", err)
 	}
-	l, err := ListenPrivately(path)
+	l, err := privatesocket.Listen(path)
 	if err != nil {
 		os.Remove(lock.Name())
 		lock.Close()

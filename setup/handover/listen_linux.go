@@ -13,8 +13,8 @@ import (
 	"sync"
 	"time"
 
+	"culvert/privatesocket"
 	"culvert/setup"
-	"culvert/setup/thread"
 	"golang.org/x/sys/unix"
 )
 
@@ -72,7 +72,7 @@ func Listen(d Device, stale *Mark, logf func(format string, args ...any)) (_ *Li
 
 // listen makes the socket without anybody else's getting at it before its owner and permissions are right.
 func (l *Listener) listen() error {
-	socket, err := listenPrivately(l.device.Socket)
+	socket, err := privatesocket.Listen(l.device.Socket)
 	if errors.Is(err, unix.EADDRINUSE) {
 		return fmt.Errorf("a file of that name is there already, and it is not culvert's: %w", err)
 	}
@@ -86,20 +86,6 @@ func (l *Listener) listen() error {
 		err = errors.Join(err, socket.Close(), l.mark.Remove(l.device.Socket))
 	}
 	return err
-}
-
-// listenPrivately makes a socket with mode 0600. The umask it does that by is a process's, so it is changed on a thread that shares it with
-// no other and is thrown away.
-func listenPrivately(path string) (*net.UnixListener, error) {
-	var socket *net.UnixListener
-	var err error
-	thread.Run(func() {
-		if err = os.NewSyscallError("unshare", unix.Unshare(unix.CLONE_FS)); err == nil {
-			unix.Umask(0o177)
-			socket, err = net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
-		}
-	})
-	return socket, err
 }
 
 func (l *Listener) own() error {

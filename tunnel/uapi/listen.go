@@ -12,6 +12,8 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+
+	"culvert/privatesocket"
 )
 
 // DefaultFolder is where wg looks for sockets.
@@ -67,11 +69,10 @@ func listen(folder, path, staging string) (*Listener, error) {
 	if err := os.Remove(staging); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	l, err := listenPrivately(staging)
+	socket, err := privatesocket.Listen(staging)
 	if err != nil {
 		return nil, err
 	}
-	socket := l.(*net.UnixListener)
 	socket.SetUnlinkOnClose(false)
 	fail := func(err error) (*Listener, error) {
 		os.Remove(staging)

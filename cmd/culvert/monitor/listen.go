@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"culvert/config"
-	"culvert/control"
+	"culvert/privatesocket"
 )
 
 // listen opens a place to be served at. A unix socket is for its owner and its group; one that a killed process has left is replaced.
@@ -29,7 +29,7 @@ func listen(at config.Listen, group *uint32) (net.Listener, error) {
 	if err := preparePlace(at.Socket); err != nil {
 		return nil, err
 	}
-	l, err := control.ListenPrivately(at.Socket)
+	l, err := privatesocket.Listen(at.Socket)
 	if err != nil {
 		return nil, fmt.Errorf("cannot listen at %s: %w", at, plain(err))
 	}

@@ -1,0 +1,2 @@
+// Package privatesocket makes unix sockets that nobody but their owner can connect to, at any moment.
+package privatesocket
