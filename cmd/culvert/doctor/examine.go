@@ -17,7 +17,7 @@ import (
 type examination struct {
 	*Facts
 	list    []Finding
-	blocked bool // what comes to the tunnel at hand is dropped by this machine
+	blocked []string // families of which this machine drops what comes to the tunnel at hand
 }
 
 // Examine makes findings of facts, the worst first.
@@ -149,12 +149,7 @@ func (x *examination) tunnel(t *control.Tunnel) {
 	if t.Switch != nil && t.Switch.Blocked {
 		x.add(Warning, "loop", t.Interface, "no frames cross, because of a loop between sites", fmt.Sprintf("%d found", t.Switch.Loops), "take one of the ways between the sites away, or turn spanning tree on in the bridges")
 	}
-	x.blocked = false
-	if where, packets := x.Firewall.stops(t.ListenPort, "input", "prerouting"); where != "" && !anyReached(t) {
-		x.blocked = true
-		x.add(Error, "firewall", t.Interface, fmt.Sprintf("this machine's firewall drops what comes to UDP port %d", t.ListenPort), evidenceOf(where, packets),
-			"let it in: "+x.Firewall.letThrough(where, t.ListenPort))
-	}
+	x.input(t)
 	if t.UnderLoad {
 		x.add(Note, "under-load", t.Interface, "more handshakes come than are answered at once; callers have to show that they receive", "", "")
 	}
@@ -219,6 +214,48 @@ func anyReached(t *control.Tunnel) bool {
 	return slices.ContainsFunc(t.Peers, func(p control.Peer) bool { return inContact(&p) })
 }
 
+// input looks whether the firewall drops what comes to the tunnel's port. Where that is so of one family of addresses, it is said of that
+// family, if somebody may call by it.
+func (x *examination) input(t *control.Tunnel) {
+	x.blocked = nil
+	if anyReached(t) {
+		return
+	}
+	var evidence, commands []string
+	for _, family := range []string{ipv4, ipv6} {
+		where, packets := x.Firewall.stops(t.ListenPort, family, "input", "prerouting")
+		if where == "" {
+			continue
+		}
+		x.blocked = append(x.blocked, family)
+		if e := evidenceOf(where, packets); !slices.Contains(evidence, e) {
+			evidence = append(evidence, e)
+		}
+		if c := x.Firewall.letThrough(where, t.ListenPort); !slices.Contains(commands, c) {
+			commands = append(commands, c)
+		}
+	}
+	over := ""
+	switch {
+	case len(x.blocked) == 0:
+		return
+	case len(x.blocked) == 1 && !mayCall(t, x.blocked[0]):
+		return
+	case len(x.blocked) == 1:
+		over = " over " + map[string]string{ipv4: "IPv4", ipv6: "IPv6"}[x.blocked[0]]
+	}
+	x.add(Error, "firewall", t.Interface, fmt.Sprintf("this machine's firewall drops what comes to UDP port %d%s", t.ListenPort, over),
+		strings.Join(evidence, "; "), "let it in: "+strings.Join(commands, " && "))
+}
+
+// mayCall reports whether a peer may call by addresses of a family: one that has such an endpoint, or none yet.
+func mayCall(t *control.Tunnel, family string) bool {
+	return len(t.Peers) == 0 || slices.ContainsFunc(t.Peers, func(p control.Peer) bool {
+		f := familyOf(p.Endpoint)
+		return f == family || f == ""
+	})
+}
+
 func nameOf(t *control.Tunnel, p *control.Peer) string {
 	if p.Name != "" {
 		return t.Interface + " peer " + terminal.Safe(p.Name)
@@ -255,7 +292,8 @@ func (x *examination) peer(t *control.Tunnel, p *control.Peer) {
 		x.reachedPeer(where, t, p)
 		return
 	}
-	explained := x.blocked
+	family := familyOf(p.Endpoint)
+	explained := slices.Contains(x.blocked, family)
 	for _, r := range x.Routes {
 		if r.Tunnel != t.Interface || r.Peer != p.PublicKey.Base64() {
 			continue
@@ -279,7 +317,7 @@ func (x *examination) peer(t *control.Tunnel, p *control.Peer) {
 	if ap, err := netip.ParseAddrPort(p.Endpoint); err == nil {
 		port = ap.Port()
 	}
-	if stop, packets := x.Firewall.stops(port, "output"); port != 0 && stop != "" {
+	if stop, packets := x.Firewall.stops(port, family, "output"); port != 0 && stop != "" {
 		explained = true
 		x.add(Error, "firewall", where, fmt.Sprintf("this machine's firewall drops what goes to UDP port %d", port), evidenceOf(stop, packets), "let it out: "+x.Firewall.letThrough(stop, port))
 	}

@@ -207,14 +207,14 @@ func TestFirewall(t *testing.T) {
 		t.Fatal(err)
 	}
 	for port, want := range map[uint16]string{1000: "a rule that says drop", 2000: "", 3000: "whose policy is drop"} {
-		if where, _ := f.stops(port, "input"); !strings.Contains(where, want) || want == "" && where != "" {
+		if where, _ := f.stops(port, ipv4, "input"); !strings.Contains(where, want) || want == "" && where != "" {
 			t.Errorf("port %d: %q, want %q", port, where, want)
 		}
 	}
-	if where, packets := f.stops(1000, "input"); packets != 4 || !strings.Contains(where, "inet filter, chain input") {
+	if where, packets := f.stops(1000, ipv4, "input"); packets != 4 || !strings.Contains(where, "inet filter, chain input") {
 		t.Errorf("%s, %d packets", where, packets)
 	}
-	if where, _ := f.stops(1000, "output"); where != "" {
+	if where, _ := f.stops(1000, ipv4, "output"); where != "" {
 		t.Errorf("output: %s", where)
 	}
 }
@@ -230,7 +230,7 @@ func FuzzParseNFT(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if fw, err := ParseNFT(data); err == nil {
-			fw.stops(1000, "input", "output", "prerouting")
+			fw.stops(1000, ipv4, "input", "output", "prerouting")
 		}
 	})
 }

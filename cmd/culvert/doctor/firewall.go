@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 )
@@ -59,14 +60,38 @@ type outcome struct {
 	packets uint64
 }
 
-// stops says what of the firewall stops datagrams to a UDP port at a hook, "" where nothing does as far as can be seen.
-func (f *Firewall) stops(port uint16, hooks ...string) (where string, packets uint64) {
+// The families of nftables that addresses are of. Chains of the family inet are for both.
+const (
+	ipv4 = "ip"
+	ipv6 = "ip6"
+)
+
+// familyOf is the family of an "address:port", "" of what is none.
+func familyOf(endpoint string) string {
+	ap, err := netip.ParseAddrPort(endpoint)
+	switch {
+	case err != nil:
+		return ""
+	case ap.Addr().Unmap().Is4():
+		return ipv4
+	}
+	return ipv6
+}
+
+// sees reports whether datagrams of a family come by a base chain.
+func (c *Chain) sees(family string) bool {
+	own, _, _ := strings.Cut(c.Table, " ")
+	return own == family || own == "inet"
+}
+
+// stops says what of the firewall stops datagrams of a family to a UDP port at a hook, "" where nothing does as far as can be seen.
+func (f *Firewall) stops(port uint16, family string, hooks ...string) (where string, packets uint64) {
 	if f == nil {
 		return "", 0
 	}
 	for i := range f.Chains {
 		c := &f.Chains[i]
-		if !slices.Contains(hooks, c.Hook) {
+		if !slices.Contains(hooks, c.Hook) || !c.sees(family) {
 			continue
 		}
 		w := walk{f: f, port: port}

@@ -43,12 +43,12 @@ func TestRulesets(t *testing.T) {
 			t.Fatal(err)
 		}
 		for port, want := range r.stopped {
-			where, _ := f.stops(port, r.hook)
+			where, _ := f.stops(port, ipv4, r.hook)
 			if !strings.Contains(where, want) || want == "" && where != "" {
 				t.Errorf("%s, %s, port %d: %q, want %q", r.file, r.hook, port, where, want)
 			}
 		}
-		if where, _ := f.stops(1000, r.hook); where != "" {
+		if where, _ := f.stops(1000, ipv4, r.hook); where != "" {
 			if do := f.letThrough(where, 1000); do != r.do {
 				t.Errorf("%s, %s: to do: %s, want %s", r.file, r.hook, do, r.do)
 			}
@@ -104,7 +104,7 @@ func TestRules(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
-		if where, _ := f.stops(1000, "input"); (where == "") != c.accept {
+		if where, _ := f.stops(1000, ipv4, "input"); (where == "") != c.accept {
 			t.Errorf("%s: %q, %+v", name, where, f.Chains[0].Rules)
 		}
 	}
@@ -117,7 +117,7 @@ func TestJumpsInCircles(t *testing.T) {
 		{Table: "ip t", Name: "a", Hook: "input", Policy: "drop", Rules: []Rule{jump("b"), jump("b"), jump("b")}},
 		{Table: "ip t", Name: "b", Rules: []Rule{jump("a"), jump("a"), jump("a")}},
 	}}
-	if where, _ := f.stops(1000, "input"); where != "" {
+	if where, _ := f.stops(1000, ipv4, "input"); where != "" {
 		t.Error(where)
 	}
 }
