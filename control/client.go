@@ -117,8 +117,20 @@ func (c *Client) SignIn(ctx context.Context, r SignInRequest) (*SignIn, error) {
 	return resp.SignIn, err
 }
 
-// call sends one request and reads the answer.
+// call sends one request and reads the answer. Where another process has gone on with the instance meanwhile, that one is asked.
 func (c *Client) call(ctx context.Context, r request, limit time.Duration) (response, error) {
+	resp, err := c.callOnce(ctx, r, limit)
+	for range 3 {
+		e, ok := errors.AsType[*Error](err)
+		if !ok || e.Reason != ReasonMoved || r.Op == OpUpgrade || ctx.Err() != nil {
+			break
+		}
+		resp, err = c.callOnce(ctx, r, limit)
+	}
+	return resp, err
+}
+
+func (c *Client) callOnce(ctx context.Context, r request, limit time.Duration) (response, error) {
 	conn, err := c.dial(ctx)
 	if err != nil {
 		return response{}, err

@@ -25,6 +25,7 @@ const (
 	ReasonRequest   Reason = "request"   // it is no request: not one line of JSON, too long, too slow
 	ReasonVersion   Reason = "version"   // the daemon does not speak this version of the API
 	ReasonOperation Reason = "operation" // the daemon does not have this operation
+	ReasonMoved     Reason = "moved"     // another process has gone on with the instance since: asked again, it answers
 	ReasonField     Reason = "field"     // the request has a field that the daemon does not know, and so may not leave out
 )
 

@@ -324,7 +324,7 @@ func (t *Tunnel) restorePeer(p *peer) {
 		d.to.Store(d.at)
 	}
 	// The native wire's control messages are numbered by session, and begin anew in the next. So one is made at once, while data goes on.
-	if s.Handshaking || n != nil && p.current.Load() != nil {
+	if s.Handshaking || n != nil && p.current.Load().maySend(now) {
 		t.renewed = append(t.renewed, p)
 	}
 	p.wasReached = t.bridge != nil && p.reached(now) // which is no news

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -17,13 +16,10 @@ import (
 
 // Clients implements [control.ClientKeeper].
 func (d *daemon) Clients(r control.ClientsRequest) (*control.ClientsAnswer, error) {
-	d.ops.Lock()
-	defer d.ops.Unlock()
-	select {
-	case <-d.tornDown:
-		return nil, errors.New("the daemon is ending")
-	default:
+	if err := d.operate(); err != nil {
+		return nil, err
 	}
+	defer d.ops.Unlock()
 	in, ok := d.body.(*instance)
 	if !ok {
 		return nil, fmt.Errorf("%s has no tunnel that clients join", d.name)

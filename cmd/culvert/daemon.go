@@ -94,7 +94,12 @@ func (d *daemon) serve(level slog.Level) error {
 	if err != nil {
 		return hintDescriptors(permissionHint(err))
 	}
-	defer l.Close()
+	defer func() {
+		if d.heir != nil && !d.heir.runs { // name, socket and lock are the other process's
+			l.Leave()
+		}
+		l.Close()
+	}()
 	d.listener = l
 	l.Program = version()
 	d.openEvents()
@@ -265,6 +270,10 @@ func (d *daemon) heed(ctx context.Context, signals <-chan os.Signal) {
 
 func (d *daemon) reloadBySignal(ctx context.Context) {
 	remarks, err := d.Reload(ctx)
+	if e, ok := errors.AsType[*control.Error](err); ok && e.Reason == control.ReasonMoved {
+		// A signal that was meant for whoever runs the instance.
+		err = syscall.Kill(d.successor, syscall.SIGHUP)
+	}
 	for _, r := range remarks {
 		d.log.Info(r)
 	}
@@ -280,7 +289,7 @@ func (d *daemon) openLog(level slog.Level) error {
 	d.startLevel = level
 	d.out = d.p.stderr
 	if d.detached() && d.kind != "wg" {
-		f, err := openLogFile(d.p.runDir, d.name)
+		f, err := openLogFile(d.p.runDir, d.name, d.heir != nil)
 		if err != nil {
 			return err
 		}
@@ -323,15 +332,36 @@ func (d *daemon) Confirm() error {
 	return errors.New("no change waits to be confirmed")
 }
 
-// Reload implements [control.Service].
-func (d *daemon) Reload(ctx context.Context) ([]string, error) {
+// operate takes the lock for something that is asked for. Where nothing can be done any more it does not, and says why.
+func (d *daemon) operate() error {
 	d.ops.Lock()
-	defer d.ops.Unlock()
+	err := d.over()
+	if err != nil {
+		d.ops.Unlock()
+	}
+	return err
+}
+
+// over says why nothing can be done any more; nil. The lock is held.
+func (d *daemon) over() error {
+	if d.successor != 0 {
+		return &control.Error{Text: fmt.Sprintf("another process has just gone on with the instance, process %d: ask it", d.successor), Code: exitFailure,
+			Reason: control.ReasonMoved}
+	}
 	select {
 	case <-d.tornDown:
-		return nil, errors.New("the daemon is ending")
+		return errors.New("the daemon is ending")
 	default:
+		return nil
 	}
+}
+
+// Reload implements [control.Service].
+func (d *daemon) Reload(ctx context.Context) ([]string, error) {
+	if err := d.operate(); err != nil {
+		return nil, err
+	}
+	defer d.ops.Unlock()
 	return d.readAgain(ctx)
 }
 
@@ -363,13 +393,10 @@ func (d *daemon) Preview(ctx context.Context) (*control.ReloadPlan, error) {
 	if !ok {
 		return nil, errors.New("this daemon has no file to read again")
 	}
-	d.ops.Lock()
-	defer d.ops.Unlock()
-	select {
-	case <-d.tornDown:
-		return nil, errors.New("the daemon is ending")
-	default:
+	if err := d.operate(); err != nil {
+		return nil, err
 	}
+	defer d.ops.Unlock()
 	made, err := b.preview(ctx)
 	debug.FreeOSMemory()
 	if err != nil {

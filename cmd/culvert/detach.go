@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -39,7 +40,13 @@ func (p *program) detach(before func(*exec.Cmd), args ...string) error {
 	}
 	defer r.Close()
 	cmd := exec.Command(ownProgram())
-	cmd.Args = append([]string{p.name}, args...)
+	name := p.name
+	if strings.ContainsRune(name, '/') { // the daemon is in another folder, and may have to find it again
+		if path, err := filepath.Abs(name); err == nil {
+			name = path
+		}
+	}
+	cmd.Args = append([]string{name}, args...)
 	cmd.ExtraFiles = []*os.File{w} // descriptor 3
 	cmd.Env = append(os.Environ(), readyEnv+"=3", runDirEnv+"="+p.runDir, wgDirEnv+"="+p.wgDir, stateDirEnv+"="+p.stateDir)
 	cmd.Dir = "/"

@@ -262,3 +262,10 @@ func (s *l3) goOn(ctx context.Context, link string, e *linkEstate) error {
 
 // upgradePatience bounds each step of an upgrade.
 const upgradePatience = 30 * time.Second
+
+// pausePatience and, for each peer, peerPatience are how long the other process may take while packets wait: many times what it takes on a busy
+// machine.
+const (
+	pausePatience = 3 * time.Second
+	peerPatience  = time.Millisecond
+)

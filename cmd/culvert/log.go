@@ -25,9 +25,13 @@ type logFile struct {
 	f  *os.File
 }
 
-func openLogFile(dir, name string) (*logFile, error) {
+// openLogFile begins the log anew, or goes on with that of another process.
+func openLogFile(dir, name string, goesOn bool) (*logFile, error) {
 	path := logPath(dir, name)
-	flags := os.O_CREATE | os.O_WRONLY | os.O_APPEND | os.O_TRUNC | syscall.O_NOFOLLOW
+	flags := os.O_CREATE | os.O_WRONLY | os.O_APPEND | syscall.O_NOFOLLOW
+	if !goesOn {
+		flags |= os.O_TRUNC
+	}
 	f, err := os.OpenFile(path, flags, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("cannot open the log: %w", err)

@@ -66,10 +66,8 @@ func (d *daemon) upgrade(ctx context.Context, r control.UpgradeRequest) (*contro
 		return nil, err
 	}
 	defer d.ops.Unlock()
-	select {
-	case <-d.tornDown:
-		return nil, errors.New("the daemon is ending")
-	default:
+	if err := d.over(); err != nil {
+		return nil, err
 	}
 	if !d.up {
 		return nil, errors.New("the daemon is not up: it is starting, or ending")
@@ -113,7 +111,9 @@ type upgrading struct {
 	locked []*liveTunnel // whose configuration is held
 	went   bool          // the other was told to go on: it may have sent something
 
-	journal, clients bool // were let go of
+	journal, clients bool          // were let go of
+	patience         time.Duration // with a new process that packets wait for
+	lasted           time.Duration // how long they have waited, where this process goes on
 
 	suspended []*liveTunnel
 	files     []*os.File
@@ -139,7 +139,8 @@ func (u *upgrading) run(ctx context.Context) (_ *control.Upgraded, err error) {
 	defer func() {
 		succession.CloseAll(u.files)
 		if err != nil {
-			err = errors.Join(err, u.takeBack())
+			back := u.takeBack()
+			err = errors.Join(u.explain(err), back)
 			d.notify.tell("STATUS=" + d.notify.text())
 		}
 	}()
@@ -147,7 +148,7 @@ func (u *upgrading) run(ctx context.Context) (_ *control.Upgraded, err error) {
 		return nil, err
 	}
 	if err := u.handOver(); err != nil {
-		return nil, u.explain(err)
+		return nil, err
 	}
 	u.conn.Close()
 	done := &control.Upgraded{From: version(), To: u.can.Program, PID: u.cmd.Process.Pid, Pause: time.Since(u.paused).Seconds()}
@@ -281,8 +282,13 @@ func (u *upgrading) letGo() error {
 
 // sendEstate stops the tunnels, and sends all that they have.
 func (u *upgrading) sendEstate() error {
-	u.paused = time.Now()
 	in := u.in
+	peers := 0
+	for _, t := range in.live() {
+		peers += len(t.engine.Status().Peers)
+	}
+	u.patience = pausePatience + time.Duration(peers)*peerPatience
+	u.paused = time.Now()
 	var states []*tunnel.State
 	defer func() {
 		for _, s := range states {
@@ -340,16 +346,20 @@ func (u *upgrading) sendEstate() error {
 
 func (u *upgrading) say(stage string) error { return u.conn.Send(successionMessage{Stage: stage}) }
 
-// await waits for the new process to have come to a stage.
+// await waits for the new process to have come to a stage: not for long while packets wait, too.
 func (u *upgrading) await(stage string) error {
 	var m successionMessage
-	files, err := u.conn.Receive(&m, time.Now().Add(upgradePatience))
+	patience := upgradePatience
+	if !u.paused.IsZero() {
+		patience = u.patience
+	}
+	files, err := u.conn.Receive(&m, time.Now().Add(patience))
 	succession.CloseAll(files)
 	switch {
 	case errors.Is(err, io.EOF):
 		return fmt.Errorf("the new process has ended before it was at %q", stage)
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return fmt.Errorf("the new process was not at %q within %v", stage, upgradePatience)
+		return fmt.Errorf("the new process was not at %q within %v", stage, patience)
 	case err != nil:
 		return err
 	case m.Stage == stageFailed:
@@ -362,9 +372,15 @@ func (u *upgrading) await(stage string) error {
 
 // explain adds what a failure means.
 func (u *upgrading) explain(err error) error {
-	what := "the old process goes on, and nothing was lost"
-	if u.went {
-		what = "the old process goes on, with new sessions"
+	what := "the old process goes on"
+	switch {
+	case u.went:
+		what += ", with new sessions"
+	case u.lasted < time.Second:
+		what += ", and nothing was lost"
+	}
+	if u.lasted >= time.Second {
+		what += fmt.Sprintf("; packets have waited for %v, and more than the queues hold were lost", u.lasted.Round(100*time.Millisecond))
 	}
 	if e, ok := errors.AsType[*control.Error](err); ok {
 		return &control.Error{Text: fmt.Sprintf("the new process cannot go on (%s): %s", what, e.Text), Code: e.Code}
@@ -381,6 +397,19 @@ func (u *upgrading) takeBack() error {
 	}
 	d, in := u.d, u.in
 	var errs []error
+	for _, t := range u.suspended {
+		e := t.engine.(suspendable)
+		resume := e.Resume
+		if u.went {
+			resume = e.Restart
+		}
+		if err := resume(); err != nil {
+			errs = append(errs, fmt.Errorf("tunnel %s cannot go on: %w", t.hooks.ifname, err))
+		}
+	}
+	if !u.paused.IsZero() {
+		u.lasted = time.Since(u.paused)
+	}
 	if u.clients {
 		errs = append(errs, in.clients.file.Retake())
 	}
@@ -390,16 +419,6 @@ func (u *upgrading) takeBack() error {
 			errs = append(errs, fmt.Errorf("the network around the tunnels: %w", err))
 		} else {
 			in.watchNetwork()
-		}
-	}
-	for _, t := range u.suspended {
-		e := t.engine.(suspendable)
-		resume := e.Resume
-		if u.went {
-			resume = e.Restart
-		}
-		if err := resume(); err != nil {
-			errs = append(errs, fmt.Errorf("tunnel %s cannot go on: %w", t.hooks.ifname, err))
 		}
 	}
 	for _, t := range u.locked {

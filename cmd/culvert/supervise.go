@@ -37,7 +37,7 @@ func (p *program) supervise() *cobra.Command {
 			if err := os.MkdirAll(p.runDir, 0o700); err != nil {
 				return permissionHint(err)
 			}
-			log, err := openLogFile(p.runDir, name)
+			log, err := openLogFile(p.runDir, name, false)
 			if err != nil {
 				return permissionHint(err)
 			}

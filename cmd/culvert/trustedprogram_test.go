@@ -32,13 +32,20 @@ func TestTrustedProgram(t *testing.T) {
 	if err := os.Symlink(make("theirs", 0o755, 0o755, 12345), link); err != nil {
 		t.Fatal(err)
 	}
+	above := make("above/below", 0o755, 0o755, 0)
+	if err := os.Chmod(filepath.Join(dir, "above"), 0o777); err != nil {
+		t.Fatal(err)
+	}
 	for path, want := range map[string]string{
-		make("good", 0o755, 0o755, 0):        "",
-		filepath.Join(dir, "missing"):        "",
-		make("theirs", 0o755, 0o755, 12345):  "owner 12345",
-		link:                                 "owner 12345",
-		make("open", 0o755, 0o777, 0):        "mode 0777",
-		make("openfolder", 0o777, 0o755, 0):  "mode 0777",
+		make("good", 0o755, 0o755, 0):                       "",
+		filepath.Join(dir, "missing"):                       "is not there",
+		make("theirs", 0o755, 0o755, 12345):                 "owner 12345",
+		link:                                                "owner 12345",
+		make("open", 0o755, 0o777, 0):                       "mode 0777",
+		make("openfolder", 0o777, 0o755, 0):                 "mode 0777",
+		make("sticky", 0o755, 0o777|os.ModeSticky, 0):       "mode 0777",
+		make("stickyfolder", 0o777|os.ModeSticky, 0o755, 0): "",
+		above:                                "mode 0777",
 		filepath.Dir(make("d", 0o755, 0, 0)): "is no program",
 	} {
 		err := trustedProgram(path)

@@ -85,6 +85,9 @@ func (p *program) upgradeAll(cmd *cobra.Command, request control.UpgradeRequest)
 			}
 			if err := of.upgradeOne(cmd, name, request); err != nil {
 				failed = true
+				if exitCode(err) != exitConfig { // which names the file
+					err = fmt.Errorf("%s: %w", name, err)
+				}
 				report(p.stderr, err)
 			}
 		}

@@ -16,7 +16,8 @@ import (
 	"culvert/succession"
 )
 
-// betweenEnv names a file that says at which stage of an upgrade somebody dies: "new STAGE" or "old STAGE".
+// betweenEnv names a file that says at which stage of an upgrade somebody dies, or nothing gets through any more: "new STAGE", "old STAGE",
+// "stall STAGE".
 const betweenEnv = "CULVERT_TEST_BETWEEN"
 
 // directEnv names the process that stands between already: its child is the program itself.
@@ -73,6 +74,9 @@ func standBetween() int {
 				cmd.Process.Kill()
 				cmd.Wait()
 				syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			}
+			if m.Stage == order[1] && order[0] == "stall" {
+				select {}
 			}
 			if m.Stage == order[1] && order[0] == "old" {
 				syscall.Kill(parent, syscall.SIGKILL)

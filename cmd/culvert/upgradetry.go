@@ -6,11 +6,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
+	"time"
 
 	"culvert/control"
 	"culvert/tunnel"
@@ -42,7 +45,7 @@ func (u *upgrading) possible() error {
 
 // try asks the program what it can go on with, and has it check the file. Nothing is touched yet.
 func (u *upgrading) try(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, upgradePatience)
+	ctx, cancel := context.WithTimeout(ctx, tryPatience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, u.program, succeedCommand, "--try", u.d.file)
 	cmd.Args[0] = u.d.p.name
@@ -50,10 +53,17 @@ func (u *upgrading) try(ctx context.Context) error {
 	cmd.Dir = "/"
 	var out, why bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &limited{&out}, &limited{&why}
+	// It may be anything, a script that starts others as well.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.WaitDelay = time.Second
 	err := cmd.Run()
-	if err == nil {
-		if err = json.Unmarshal(out.Bytes(), &u.can); err == nil && u.can.Program == "" {
-			err = errors.New("it does not say what it is")
+	switch {
+	case ctx.Err() != nil:
+		err = fmt.Errorf("it has not said what it is within %v", tryPatience)
+	case err == nil:
+		if json.Unmarshal(out.Bytes(), &u.can) != nil || u.can.Program == "" {
+			err = errors.New("it does not say what it is, as culvert does")
 		}
 	}
 	if err != nil {
@@ -92,12 +102,16 @@ func (u *upgrading) untried(err error, why string) error {
 	return fmt.Errorf("%s cannot go on: %w", u.program, err)
 }
 
-// limited keeps the beginning of what is written.
+// tryPatience bounds how long a program may take to say what it is and to check the file.
+const tryPatience = 10 * time.Second
+
+// limited keeps what is written, and takes no more than it keeps.
 type limited struct{ b *bytes.Buffer }
 
 func (l *limited) Write(p []byte) (int, error) {
-	if room := 64<<10 - l.b.Len(); room > 0 {
-		l.b.Write(p[:min(len(p), room)])
+	const most = 64 << 10
+	if l.b.Len()+len(p) > most {
+		return 0, io.ErrShortWrite
 	}
-	return len(p), nil
+	return l.b.Write(p)
 }
