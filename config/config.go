@@ -236,10 +236,9 @@ type Peer struct {
 
 	Access *Access // nil: everything that its allowed IPs, or its part of the switch, let it
 
-	// Apart is whom a server's client is kept from, which all that are have in common. No file says it of a peer; nil is nobody.
-	Apart *Apart
-
-	Invited bool // the end of an invitation, which no file names: it carries nothing
+	// What no file says of a peer.
+	Apart   bool // a server's client that is kept from the others
+	Invited bool // the end of an invitation: it carries nothing
 
 	// Of a tap tunnel's peer.
 	Spoke      bool      // frames from it are sent on to the other peers

@@ -4,7 +4,6 @@ import (
 	"net/netip"
 	"reflect"
 	"slices"
-	"sync"
 	"time"
 
 	"culvert/crypto"
@@ -89,21 +88,6 @@ func (t *Tunnel) pulls() bool {
 
 // serves reports whether the tunnel is a server for clients or the client of one.
 func (t *Tunnel) serves() bool { return t.Server != nil || t.pulls() }
-
-// Apart is where clients are that others are kept from, and what of that is somebody else's.
-type Apart struct {
-	Networks, Except []netip.Prefix
-
-	once sync.Once
-	made any
-	err  error
-}
-
-// Made returns what make makes of it, which is called once.
-func (a *Apart) Made(make func(*Apart) (any, error)) (any, error) {
-	a.once.Do(func() { a.made, a.err = make(a) })
-	return a.made, a.err
-}
 
 // An OtherServer is one that clients go to when this one does not answer.
 type OtherServer struct {

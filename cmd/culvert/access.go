@@ -13,10 +13,10 @@ import (
 	"culvert/tunnel/access"
 )
 
-// policyOf is what a peer may do, as the engine takes it.
-func policyOf(p *config.Peer) (*access.Policy, error) {
+// policyOf is what a peer may do, as the engine takes it; of is whom it is kept from where it is.
+func policyOf(p *config.Peer, of *apart) (*access.Policy, error) {
 	a := p.Access
-	if a == nil && p.Apart == nil {
+	if a == nil && !p.Apart {
 		return access.Unrestricted, nil
 	}
 	if a == nil {
@@ -35,12 +35,11 @@ func policyOf(p *config.Peer) (*access.Policy, error) {
 		return nil, placed(config.Position(a.Origin), fmt.Errorf("peer %s: %w", p.Name, err))
 	}
 	var err error
-	if p.Apart != nil {
-		region, err := p.Apart.Made(func(a *config.Apart) (any, error) { return access.NewRegion(a.Networks, a.Except) })
-		if err != nil {
-			return fail(err)
+	if p.Apart {
+		if of.err != nil {
+			return fail(of.err)
 		}
-		s.Apart = region.(*access.Region)
+		s.Apart = of.region
 	}
 	if q := a.Quota; q != nil {
 		s.Quota = access.Quota{Bytes: q.Bytes, Every: periodOf(q.Every)}
@@ -114,23 +113,23 @@ func rulesOf(r *config.AccessRule) (out []access.Rule) {
 }
 
 // accessChanges tells whose access differs between two configurations.
-func accessChanges(from, to *config.Tunnel) (remarks []string) {
+func accessChanges(from, to *wholeTunnel) (remarks []string) {
 	known := make(map[string]*config.Peer)
 	for i := range from.Peers {
 		known[from.Peers[i].PublicKey.Base64()] = &from.Peers[i]
 	}
 	for i := range to.Peers {
 		p := &to.Peers[i]
-		if old := known[p.PublicKey.Base64()]; old != nil && !sameAccess(old, p) {
+		if old := known[p.PublicKey.Base64()]; old != nil && !samePolicy(old, from.apart, p, to.apart) {
 			remarks = append(remarks, fmt.Sprintf("%s: peer %s: what it may do has changed", to.Name, p.Name))
 		}
 	}
 	return remarks
 }
 
-func sameAccess(a, b *config.Peer) bool {
-	p, errP := policyOf(a)
-	q, errQ := policyOf(b)
+func samePolicy(a *config.Peer, ofA *apart, b *config.Peer, ofB *apart) bool {
+	p, errP := policyOf(a, ofA)
+	q, errQ := policyOf(b, ofB)
 	return errP == nil && errQ == nil && p.Equal(q)
 }
 

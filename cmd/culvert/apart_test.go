@@ -82,7 +82,8 @@ tunnels:
 			}
 		}
 		apart := map[string]bool{"any": true, "lone": true, "opened": true}
-		peers := (&served{server: sv}).with(conf, now)
+		whole := (&served{server: sv}).with(*conf, now)
+		peers := whole.Peers
 		if len(peers) != 7 {
 			t.Fatalf("%d peers", len(peers))
 		}
@@ -91,7 +92,7 @@ tunnels:
 			if p.Spoke != (mode == "tap" && p.Name != "site" && !apart[p.Name]) {
 				t.Errorf("%s: %s: frames from it are sent on: %v", mode, p.Name, p.Spoke)
 			}
-			policy, err := policyOf(p)
+			policy, err := policyOf(p, whole.apart)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -147,8 +148,9 @@ func TestClientsApartShareWhatTheyAreKeptFrom(t *testing.T) {
 	s := &served{server: sv}
 	var region *access.Region
 	for range 2 {
-		for _, p := range s.with(conf, now) {
-			policy, err := policyOf(&p)
+		whole := s.with(*conf, now)
+		for _, p := range whole.Peers {
+			policy, err := policyOf(&p, whole.apart)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -166,9 +168,9 @@ func TestClientsApartShareWhatTheyAreKeptFrom(t *testing.T) {
 		}
 	}
 	conf.Server.Clients = conf.Server.Clients[1:]
-	if p := s.with(conf, now); p[0].Apart == nil || len(p[0].Apart.Networks) == 0 {
+	if whole := s.with(*conf, now); !whole.Peers[0].Apart || len(whole.apart.networks) == 0 {
 		t.Error("nothing is kept apart any more")
-	} else if policy, err := policyOf(&p[0]); err != nil || policy.Spec().Apart.Equal(region) {
+	} else if policy, err := policyOf(&whole.Peers[0], whole.apart); err != nil || policy.Spec().Apart.Equal(region) {
 		t.Errorf("what has changed is the same: %v", err)
 	}
 }

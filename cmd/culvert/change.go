@@ -68,7 +68,8 @@ func overheadOf(t *config.Tunnel) int {
 // changeTo is the change that makes a tunnel what its configuration says. before is the configuration in force, nil
 // for a new tunnel; what did not change there is left alone where the tunnel may have moved on by itself: endpoints,
 // which follow roaming peers, and a port that the kernel picked.
-func changeTo(t, before *config.Tunnel) (tunnel.Change, error) {
+func changeTo(whole *wholeTunnel, before *config.Tunnel) (tunnel.Change, error) {
+	t := &whole.Tunnel
 	c := tunnel.Change{PrivateKey: &t.PrivateKey, PostQuantum: &t.PostQuantum, ReplacePeers: true}
 	if before == nil || before.Listen != t.Listen {
 		c.ListenPort = &t.Listen
@@ -96,7 +97,7 @@ func changeTo(t, before *config.Tunnel) (tunnel.Change, error) {
 			pc.Port = portOf(p)
 		}
 		pc.Streams = streamTargets(p)
-		policy, err := policyOf(p)
+		policy, err := policyOf(p, whole.apart)
 		if err != nil {
 			return tunnel.Change{}, err
 		}

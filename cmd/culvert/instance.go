@@ -158,7 +158,7 @@ func (in *instance) status() []control.Tunnel {
 		c.Interface, c.Server = t.hooks.ifname, t.role.server != nil
 		t.linkMu.Lock()
 		if c.Pulls = pulledFrom(&t.conf) >= 0; c.Pulls {
-			c.Given = givenOf(&t.conf, &t.whole)
+			c.Given = givenOf(&t.conf, &t.whole.Tunnel)
 		}
 		t.linkMu.Unlock()
 		c.SignIn, c.Pulled = t.role.signIn.status()

@@ -93,7 +93,7 @@ func (in *instance) applyNetwork(ctx context.Context, file *config.File) (*apply
 func (in *instance) wholeFile(file *config.File) (_ *config.File, err error) {
 	for _, t := range in.live() {
 		t.linkMu.Lock()
-		whole := t.whole
+		whole := t.whole.Tunnel
 		t.linkMu.Unlock()
 		if pulledFrom(&whole) < 0 || t.netns != netnsOf(file, whole.Name) {
 			continue

@@ -31,7 +31,7 @@ type liveTunnel struct {
 	log    *slog.Logger
 	file   *config.File // in force, as is conf; both are changed under linkMu
 	conf   config.Tunnel
-	whole  config.Tunnel // conf with what clients or a server add to it: what is really in force
+	whole  wholeTunnel // conf with what clients or a server add to it: what is really in force
 	hooks  hooks
 	usage  *usageStore
 	netns  string // the network namespace of its device; "" is the daemon's, where its socket always is
@@ -91,13 +91,13 @@ func startTunnel(ctx context.Context, s surroundings, file *config.File, conf co
 	if err := t.openRole(s); err != nil {
 		return nil, err
 	}
-	conf = t.wholeOf(conf)
-	t.whole = conf
+	t.whole = t.wholeOf(conf)
+	conf = t.whole.Tunnel
 	network, err := t.startEngine(infof)
 	if err != nil {
 		return nil, placed(conf.Pos, err)
 	}
-	change, err := t.firstChange(s, &conf)
+	change, err := t.firstChange(s, &t.whole)
 	if err != nil {
 		return nil, err
 	}
@@ -150,7 +150,7 @@ func (t *liveTunnel) undoSockets() {
 }
 
 // firstChange is the engine's first configuration.
-func (t *liveTunnel) firstChange(s surroundings, conf *config.Tunnel) (tunnel.Change, error) {
+func (t *liveTunnel) firstChange(s surroundings, conf *wholeTunnel) (tunnel.Change, error) {
 	change, err := changeTo(conf, nil)
 	if err != nil {
 		return change, err
@@ -171,7 +171,7 @@ func newLiveTunnel(s surroundings, file *config.File, conf config.Tunnel) (t *li
 		s.remark("culvert: " + conf.Name + ": warning: " + text)
 	}
 	t = &liveTunnel{
-		kernel: s.kernel, log: log, file: file, conf: conf, whole: conf, netns: netns, usage: s.usage,
+		kernel: s.kernel, log: log, file: file, conf: conf, whole: wholeTunnel{Tunnel: conf}, netns: netns, usage: s.usage,
 		underlay: s.underlay, exclusively: s.exclusively, around: s.around, publish: s.publish,
 		hooks: hooks{ifname: conf.Name, out: s.out, logf: infof, priority: s.priority},
 		link: l3{apply: s.kernel.apply, standing: s.kernel.standing, inherit: s.kernel.inherit, warnf: warnf,
@@ -293,7 +293,7 @@ func (t *liveTunnel) setMark(mark uint32) error {
 }
 
 func (t *liveTunnel) startResolver(infof func(string, ...any)) error {
-	targets, err := peerTargets(&t.whole)
+	targets, err := peerTargets(&t.whole.Tunnel)
 	if err != nil {
 		return err
 	}
@@ -347,7 +347,7 @@ func (t *liveTunnel) refreshMTU() {
 	if t.link.base == nil || t.whole.MTU != 0 {
 		return
 	}
-	mtu, err := t.computeMTU(context.Background(), &t.whole)
+	mtu, err := t.computeMTU(context.Background(), &t.whole.Tunnel)
 	if err == nil && mtu != t.link.have.MTU {
 		want := t.link.have
 		want.MTU = mtu
@@ -429,8 +429,8 @@ func (t *liveTunnel) reload(ctx context.Context, file *config.File, conf config.
 	return remarks, nil
 }
 
-func (t *liveTunnel) change(ctx context.Context, to, from config.Tunnel) error {
-	change, err := changeTo(&to, &from)
+func (t *liveTunnel) change(ctx context.Context, to, from wholeTunnel) error {
+	change, err := changeTo(&to, &from.Tunnel)
 	if err != nil {
 		return err
 	}
@@ -440,12 +440,12 @@ func (t *liveTunnel) change(ctx context.Context, to, from config.Tunnel) error {
 	}
 	t.usage.restore(&change, to.Name, had)
 	t.hold(&change)
-	targets, err := peerTargets(&to)
+	targets, err := peerTargets(&to.Tunnel)
 	if err != nil {
 		return err
 	}
 	// First only the peers that stay as they are, so that nothing found for an old endpoint overwrites a new one.
-	old, err := peerTargets(&from)
+	old, err := peerTargets(&from.Tunnel)
 	if err != nil {
 		old = nil
 	}
@@ -456,7 +456,7 @@ func (t *liveTunnel) change(ctx context.Context, to, from config.Tunnel) error {
 		}
 	}
 	t.resolver.Set(same)
-	if err := t.acceptTCP(&to); err != nil {
+	if err := t.acceptTCP(&to.Tunnel); err != nil {
 		return err
 	}
 	if err := t.engine.Configure(change); err != nil {
@@ -466,7 +466,7 @@ func (t *liveTunnel) change(ctx context.Context, to, from config.Tunnel) error {
 	t.whole = to
 	t.linkMu.Unlock()
 	t.resolver.Set(targets)
-	return t.setLink(ctx, &to)
+	return t.setLink(ctx, &to.Tunnel)
 }
 
 func equalTargets(a, b []resolve.Target) bool {

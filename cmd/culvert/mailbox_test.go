@@ -63,7 +63,7 @@ func TestForgedPushes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tunnel := &liveTunnel{conf: conf, whole: conf, log: slog.New(slog.NewTextHandler(io.Discard, nil)), file: &config.File{Instance: "x", Tunnels: []config.Tunnel{conf}},
+	tunnel := &liveTunnel{conf: conf, whole: wholeTunnel{Tunnel: conf}, log: slog.New(slog.NewTextHandler(io.Discard, nil)), file: &config.File{Instance: "x", Tunnels: []config.Tunnel{conf}},
 		around: func(context.Context) error { t.Error("the network was changed"); return nil }}
 	for name, m := range map[string]roleMail{
 		"another peer":     {peer: other, subject: server.SubjectConfig, document: document},

@@ -91,7 +91,7 @@ func (in *instance) preview(ctx context.Context) (*control.ReloadPlan, error) {
 		if before == nil {
 			before = &config.Tunnel{}
 		}
-		_, err := changeTo(&file.Tunnels[i], before)
+		_, err := changeTo(&wholeTunnel{Tunnel: file.Tunnels[i]}, before)
 		refused = errors.Join(refused, err)
 	}
 	if refused != nil {

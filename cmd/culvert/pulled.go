@@ -114,7 +114,7 @@ func (t *liveTunnel) takePushed(ctx context.Context, m *roleMail) {
 // applyPulled makes what was pulled so: of the tunnel first, and then of what it does to its machine. Where either fails both are as before.
 func (t *liveTunnel) applyPulled(ctx context.Context) error {
 	to := t.wholeOf(t.conf)
-	if _, err := t.file.With(to); err != nil {
+	if _, err := t.file.With(to.Tunnel); err != nil {
 		return err
 	}
 	before := t.whole

@@ -71,16 +71,17 @@ func (t *liveTunnel) configureRole(conf *config.Tunnel) error {
 }
 
 // wholeOf is a configuration with what clients and servers add to it. The tunnel's changing is locked, or it is not up yet.
-func (t *liveTunnel) wholeOf(conf config.Tunnel) config.Tunnel { return t.wholeIn(t.file, conf) }
+func (t *liveTunnel) wholeOf(conf config.Tunnel) wholeTunnel { return t.wholeIn(t.file, conf) }
 
 // wholeIn is wholeOf for the tunnel of a file.
-func (t *liveTunnel) wholeIn(file *config.File, conf config.Tunnel) config.Tunnel {
+func (t *liveTunnel) wholeIn(file *config.File, conf config.Tunnel) wholeTunnel {
+	whole := wholeTunnel{Tunnel: conf}
 	if t.role.server != nil {
-		conf.Peers = t.role.server.with(&conf, time.Now())
+		whole = t.role.server.with(conf, time.Now())
 	}
-	conf = t.withPulled(conf)
-	file.CompleteMark(&conf)
-	return conf
+	whole.Tunnel = t.withPulled(whole.Tunnel)
+	file.CompleteMark(&whole.Tunnel)
+	return whole
 }
 
 // startRole begins to work off what comes in, until the tunnel is stopped.
@@ -218,7 +219,7 @@ func (t *liveTunnel) dropGone() error {
 }
 
 // applyWhole makes another whole configuration the one in force, or stays with the one that is.
-func (t *liveTunnel) applyWhole(ctx context.Context, to config.Tunnel) error {
+func (t *liveTunnel) applyWhole(ctx context.Context, to wholeTunnel) error {
 	before := t.whole
 	if err := t.change(ctx, to, before); err != nil {
 		if back := t.change(context.WithoutCancel(ctx), before, to); back != nil {

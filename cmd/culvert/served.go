@@ -24,7 +24,7 @@ type served struct {
 	visits map[crypto.PublicKey]*visit         // of clients whose users sign in at a provider
 	again  time.Time                           // when what could not be applied is tried again, the zero time where all is
 
-	apart atomic.Pointer[config.Apart] // the last; nil before the first
+	apart atomic.Pointer[apart] // the last; nil before the first
 }
 
 func openServed(s surroundings, conf *config.Tunnel, log *slog.Logger) (*served, error) {
@@ -110,14 +110,14 @@ func poolOf(t *config.Tunnel) []netip.Prefix {
 	return c.Prefixes()
 }
 
-// with are the peers of a configuration and the server's, with what each of these may do.
-func (s *served) with(conf *config.Tunnel, now time.Time) []config.Peer {
+// with is a configuration with the server's peers besides its own, and what each of these may do.
+func (s *served) with(conf config.Tunnel, now time.Time) wholeTunnel {
 	list := s.server.Peers(now)
 	may := make(map[string]*config.Access, len(conf.Server.Clients)) // of clients that the file says something of
 	for i := range conf.Server.Clients {
 		may[conf.Server.Clients[i].Name] = conf.Server.Clients[i].Access
 	}
-	apart := s.apartOf(conf)
+	whole := wholeTunnel{Tunnel: conf}
 	peers := append(make([]config.Peer, 0, len(conf.Peers)+len(list)), conf.Peers...)
 	for i := range list {
 		p := &list[i]
@@ -131,8 +131,8 @@ func (s *served) with(conf *config.Tunnel, now time.Time) []config.Peer {
 			q.Access = conf.Server.GroupAccess(p.Group)
 		}
 		mixes := p.Invitation || conf.Server.Mixes(p.Name, p.Group)
-		if !mixes {
-			q.Apart = apart
+		if q.Apart = !mixes; q.Apart && whole.apart == nil {
+			whole.apart = s.apartOf(&conf)
 		}
 		if conf.Mode == config.ModeTap {
 			q.Spoke = !p.Invitation && mixes
@@ -148,17 +148,17 @@ func (s *served) with(conf *config.Tunnel, now time.Time) []config.Peer {
 		}
 		peers = append(peers, q)
 	}
-	return peers
+	whole.Peers = peers
+	return whole
 }
 
-// apartOf is whom clients of a tunnel are kept from that are: the same as before, where nothing of it has changed, so that all share
-// what is made of it.
-func (s *served) apartOf(conf *config.Tunnel) *config.Apart {
+// apartOf is whom clients of a tunnel are kept from that are: the same as before, where nothing of it has changed.
+func (s *served) apartOf(conf *config.Tunnel) *apart {
 	others, except := othersOf(conf)
-	if a := s.apart.Load(); a != nil && slices.Equal(a.Networks, others) && slices.Equal(a.Except, except) {
+	if a := s.apart.Load(); a != nil && slices.Equal(a.networks, others) && slices.Equal(a.except, except) {
 		return a
 	}
-	a := &config.Apart{Networks: others, Except: except}
+	a := newApart(others, except)
 	s.apart.Store(a)
 	return a
 }

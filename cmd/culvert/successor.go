@@ -322,7 +322,7 @@ func (h *heir) settle(ctx context.Context) {
 	}
 	for _, t := range h.tunnels {
 		t.ports.close()
-		complain("addresses and routes of "+t.conf.Name, t.setLink(ctx, &t.whole))
+		complain("addresses and routes of "+t.conf.Name, t.setLink(ctx, &t.whole.Tunnel))
 		complain("endpoints of "+t.conf.Name, t.startResolver(t.infof))
 		t.startRole()
 		t.undoHooks("PreDown", func() []config.Hook { return t.conf.Hooks.PreDown })

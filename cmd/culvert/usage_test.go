@@ -163,7 +163,7 @@ tunnels:
 		t.Fatal(err)
 	}
 	peers := file.Tunnels[0].Peers
-	got, err := policyOf(&peers[0])
+	got, err := policyOf(&peers[0], nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -197,13 +197,13 @@ tunnels:
 	if want, err = access.Compile(spec); err != nil || !got.Equal(want) {
 		t.Errorf("%+v\nwant\n%+v, %v", got.Spec(), spec, err)
 	}
-	if p, err := policyOf(&peers[1]); err != nil || p != access.Unrestricted {
+	if p, err := policyOf(&peers[1], nil); err != nil || p != access.Unrestricted {
 		t.Errorf("without access: %v, %v", p, err)
 	}
-	changed := file.Tunnels[0]
+	changed := wholeTunnel{Tunnel: file.Tunnels[0]}
 	changed.Peers = append([]config.Peer(nil), peers...)
 	changed.Peers[0].Access, changed.Peers[1].Access = nil, nil
-	if got := accessChanges(&file.Tunnels[0], &changed); !reflect.DeepEqual(got, []string{"wg0: peer a: what it may do has changed"}) {
+	if got := accessChanges(&wholeTunnel{Tunnel: file.Tunnels[0]}, &changed); !reflect.DeepEqual(got, []string{"wg0: peer a: what it may do has changed"}) {
 		t.Errorf("%q", got)
 	}
 	var out bytes.Buffer
