@@ -118,6 +118,34 @@ func (sv *Server) Connected(key crypto.PublicKey, from netip.AddrPort, now time.
 	return sv.store.Update(func(tx Tx) error { return put(tx, clientTable, again.Name, again) })
 }
 
+// Whereabouts is where a client is that is connected.
+type Whereabouts struct {
+	Client string         `cbor:"1,keyasint"`
+	From   netip.AddrPort `cbor:"2,keyasint"`
+	At     time.Time      `cbor:"3,keyasint"` // when that was noted
+}
+
+// Whereabouts returns where connected clients are, for [Server.Resume] in another process.
+func (sv *Server) Whereabouts() (list []Whereabouts) {
+	sv.mu.Lock()
+	defer sv.mu.Unlock()
+	for name, s := range sv.seen {
+		list = append(list, Whereabouts{name, s.from, s.at})
+	}
+	return list
+}
+
+// Resume takes where clients were when another process stopped: of those that are still there it is no news.
+func (sv *Server) Resume(list []Whereabouts) {
+	sv.mu.Lock()
+	defer sv.mu.Unlock()
+	for _, w := range list {
+		if sv.state.clients[w.Client] != nil {
+			sv.seen[w.Client] = seenAt{w.From, w.At}
+		}
+	}
+}
+
 // client is that with a key; nil where there is none. The lock is held.
 func (sv *Server) client(key crypto.PublicKey) *Client {
 	name, ok := sv.state.names[key]

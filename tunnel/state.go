@@ -1,6 +1,7 @@
 package tunnel
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -156,12 +157,47 @@ var ErrState = errors.New("not the state of a tunnel")
 
 // Encode returns the state in CBOR. Who has it overwrites it after use.
 func (s *State) Encode() ([]byte, error) {
-	b, err := stateEncoding.Marshal(s)
-	if err == nil && len(b) > MaxState {
-		clear(b)
-		return nil, fmt.Errorf("%w: %d bytes", ErrState, len(b))
+	b, err := EncodeSecret(s, min(s.most(), MaxState), MaxState)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrState, err)
 	}
-	return b, err
+	return b, nil
+}
+
+// most bounds the state's encoding from above, in bytes.
+func (s *State) most() int {
+	const head, peer, session = 256, 768, 256
+	most := head
+	for i := range s.Peers {
+		p := &s.Peers[i]
+		most += peer
+		if p.Flows != nil {
+			most += len(p.Flows.Flows)
+		}
+		for j := range p.Keypairs {
+			k := &p.Keypairs[j]
+			most += session + 9*len(k.Session.Window.Words)
+			for l := range k.Lanes {
+				most += session + 9*len(k.Lanes[l].Window.Words)
+			}
+		}
+	}
+	return most
+}
+
+// EncodeSecret returns v in CBOR, in memory that is the caller's alone to overwrite: room bytes are there from the beginning, since a buffer that
+// grows, or one that is shared, leaves copies behind. More than limit bytes are an error.
+func EncodeSecret(v any, room, limit int) ([]byte, error) {
+	buf := bytes.NewBuffer(make([]byte, 0, room))
+	err := stateEncoding.MarshalToBuffer(v, buf)
+	if err == nil && buf.Len() > limit {
+		err = fmt.Errorf("%d bytes, more than %d", buf.Len(), limit)
+	}
+	if err != nil {
+		clear(buf.Bytes())
+		return nil, err
+	}
+	return buf.Bytes(), nil
 }
 
 // DecodeState reads what Encode has written. Everything in it is checked again when it is restored.
@@ -191,8 +227,8 @@ func DecodeState(b []byte) (*State, error) {
 	return s, nil
 }
 
-var stateEncoding = func() cbor.EncMode {
-	mode, err := cbor.CoreDetEncOptions().EncMode()
+var stateEncoding = func() cbor.UserBufferEncMode {
+	mode, err := cbor.CoreDetEncOptions().UserBufferEncMode()
 	if err != nil {
 		panic(err)
 	}

@@ -214,9 +214,12 @@ func (p *peer) export(now time.Duration) PeerState {
 	if n := p.native.Load(); n != nil {
 		s.PathMTU = n.search.Size()
 	}
+	s.Keypairs = make([]KeypairState, 0, 3) // which does not grow: that would leave keys behind
 	for place, kp := range map[Place]*keypair{PlaceCurrent: p.current.Load(), PlacePrevious: p.previous, PlaceNext: p.next} {
 		if k, ok := kp.export(place); ok {
 			s.Keypairs = append(s.Keypairs, k)
+		} else {
+			k.Erase()
 		}
 	}
 	return s
@@ -230,6 +233,7 @@ func (k *keypair) export(place Place) (s KeypairState, ok bool) {
 	if s.Session, ok = k.Session.Export(); !ok {
 		return s, false
 	}
+	s.Lanes = make([]session.State, 0, len(k.lanes))
 	for _, l := range k.lanes {
 		of, ok := l.Session.Export()
 		if !ok {

@@ -15,6 +15,7 @@ import (
 	"culvert/cmd/culvert/monitor"
 	"culvert/config"
 	"culvert/crypto"
+	"culvert/server"
 	"culvert/setup"
 	"culvert/transport"
 	"culvert/tunnel"
@@ -54,6 +55,8 @@ type tunnelEstate struct {
 	Pulled      []byte           `cbor:"13,keyasint,omitempty"` // what a server has said
 	PulledBy    crypto.PublicKey `cbor:"14,keyasint"`
 	Server      crypto.PublicKey `cbor:"15,keyasint"` // of several, the one in use
+
+	Clients []server.Whereabouts `cbor:"16,keyasint,omitempty"`
 }
 
 // socketEstate is one kernel socket of a port.
@@ -83,12 +86,15 @@ func (e *estate) erase() {
 
 // encode returns the estate in CBOR. Who has it overwrites it after use.
 func (e *estate) encode() ([]byte, error) {
-	b, err := cbor.Marshal(e)
-	if err == nil && len(b) > maxEstate {
-		clear(b)
-		return nil, fmt.Errorf("what is to be handed over has %d bytes, more than %d", len(b), maxEstate)
+	most := 64 << 10
+	for i := range e.Tunnels {
+		t := &e.Tunnels[i]
+		most += len(t.State) + len(t.Key) + len(t.Pulled) + 200*(len(t.Link.Addresses)+len(t.Link.Routes)+len(t.Link.Covered)+len(t.Clients)) + 8<<10
+		for _, c := range t.Certificate {
+			most += len(c)
+		}
 	}
-	return b, err
+	return tunnel.EncodeSecret(e, min(most, maxEstate), maxEstate)
 }
 
 func decodeEstate(b []byte) (*estate, error) {
@@ -185,6 +191,9 @@ func (t *liveTunnel) estate(state *tunnel.State) (e tunnelEstate, files []*os.Fi
 		e.PulledBy = t.role.pulledBy
 	}
 	e.Server, _ = t.role.order.use()
+	if t.role.server != nil {
+		e.Clients = t.role.server.server.Whereabouts()
+	}
 	return e, files, nil
 }
 

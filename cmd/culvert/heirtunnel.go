@@ -47,6 +47,9 @@ func (t *heirTunnel) make(ctx context.Context, s surroundings, next func(int) ([
 		}
 		t.role.pulled, t.role.pulledBy = &d, e.PulledBy
 	}
+	if t.role.server != nil {
+		t.role.server.server.Resume(e.Clients)
+	}
 	t.whole = t.wholeOf(t.conf)
 	if t.certificate, err = e.certificateOf(); err != nil {
 		return err

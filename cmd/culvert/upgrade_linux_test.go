@@ -243,6 +243,10 @@ func TestUpgradeOfServerAndClient(t *testing.T) {
 	}
 	j.bob.reaches("10.20.0.1")
 	j.server.upgraded("site")
+	// Who was there all the time has not come again.
+	if n := strings.Count(read(t, filepath.Join(j.server.state(), ".server/site.audit.jsonl")), `"event":"connected","tunnel":"wg0","client":"alice"`); n != 1 {
+		t.Errorf("alice has connected %d times", n)
+	}
 	j.server.must("client", "revoke", "alice")
 	j.bob.reaches("10.20.0.1")
 }
