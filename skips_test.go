@@ -13,7 +13,7 @@ import (
 
 // mayLeaveOut are the reasons of skips that stand also where nothing may skip: the test runs somewhere else then (in a guest, as a child, in a
 // step of its own), or is of something else.
-var mayLeaveOut = regexp.MustCompile(`^(this is the guest|runs in the guests? of Test|runs as a child of Test|is of the (host's kernel|source)$|its guests want both processors for minutes: )`)
+var mayLeaveOut = regexp.MustCompile(`^(this is the guest|runs in the guests? of Test|runs as a child of Test|is of the (host's kernel|source)$|its guests want both processors for minutes: |it judges rates and wants the machine to itself: )`)
 
 // Tests skip by lab.Skip and what calls it, which fail where nothing may skip, or under -short.
 func TestSkips(t *testing.T) {

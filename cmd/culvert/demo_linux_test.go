@@ -302,9 +302,7 @@ func withoutRoot(t *testing.T, cmd *exec.Cmd) {
 			t.Fatal(err)
 		}
 		cmd.Path = filepath.Join(dir, "culvert")
-		if err := os.WriteFile(cmd.Path, program, 0o755); err != nil {
-			t.Fatal(err)
-		}
+		lab.WriteProgram(t, cmd.Path, program, 0o755)
 		if err := os.Chmod(dir, 0o755); err != nil {
 			t.Fatal(err)
 		}

@@ -13,6 +13,7 @@ import (
 
 	"culvert/control"
 	"culvert/crypto"
+	"culvert/internal/lab"
 	"culvert/transport"
 	"culvert/tunnel"
 	"culvert/tunnel/device"
@@ -127,9 +128,7 @@ func TestProgramsAtEvents(t *testing.T) {
 	s := newSystem(t)
 	dir := t.TempDir()
 	said, script := filepath.Join(dir, "said"), filepath.Join(dir, "hook")
-	if err := os.WriteFile(script, []byte("#!/bin/sh\necho \"$2 $CULVERT_EVENT\" >>\"$1\"\n"), 0o700); err != nil {
-		t.Fatal(err)
-	}
+	lab.WriteProgram(t, script, []byte("#!/bin/sh\necho \"$2 $CULVERT_EVENT\" >>\"$1\"\n"), 0o700)
 	on := func(kind, word string) string {
 		return fmt.Sprintf("on: [{events: [%s], run: [%s, %s, %s]}]\n", kind, script, said, word)
 	}

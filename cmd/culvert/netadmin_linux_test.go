@@ -47,9 +47,7 @@ links:
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(p.path("culvert"), content, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	lab.WriteProgram(t, p.path("culvert"), content, 0o755)
 	for _, name := range []string{"run", "state", "wg"} {
 		if err := os.MkdirAll(p.path(name), 0o700); err != nil {
 			t.Fatal(err)

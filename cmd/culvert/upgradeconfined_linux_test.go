@@ -24,9 +24,7 @@ func TestUpgradeOfAConfinedDaemon(t *testing.T) {
 	place := filepath.Join(t.TempDir(), "culvert")
 	install := func(text []byte) { // as a package does
 		t.Helper()
-		if err := os.WriteFile(place+".new", text, 0o755); err != nil {
-			t.Fatal(err)
-		}
+		lab.WriteProgram(t, place+".new", text, 0o755)
 		if err := os.Rename(place+".new", place); err != nil {
 			t.Fatal(err)
 		}

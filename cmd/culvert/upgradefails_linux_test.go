@@ -15,9 +15,7 @@ import (
 func (s *site) script(text string) (path string) {
 	s.t.Helper()
 	path = filepath.Join(s.dir, "program")
-	if err := os.WriteFile(path, []byte("#!/bin/bash\n"+text+"\n"), 0o700); err != nil {
-		s.t.Fatal(err)
-	}
+	lab.WriteProgram(s.t, path, []byte("#!/bin/bash\n"+text+"\n"), 0o700)
 	return path
 }
 

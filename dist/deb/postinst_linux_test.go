@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"culvert/internal/lab"
 )
 
 // At an upgrade of the package each instance is upgraded; a service that cannot is restarted, and what else cannot goes on.
@@ -20,9 +22,7 @@ list-units) echo "culvert@office.service loaded active running culvert office"; 
 esac`,
 		"culvert": `echo "culvert $*" >> "$SAID"; case "$2" in *old*) exit 1 ;; esac`,
 	} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\n"+text+"\n"), 0o755); err != nil {
-			t.Fatal(err)
-		}
+		lab.WriteProgram(t, filepath.Join(dir, name), []byte("#!/bin/sh\n"+text+"\n"), 0o755)
 	}
 	run := filepath.Join(dir, "run")
 	if err := os.Mkdir(run, 0o700); err != nil {

@@ -49,9 +49,7 @@ func hideKernelWireGuard(t *testing.T, folder string) {
 case "$*" in "link add "*" type wireguard") echo "Error: Unknown device type." >&2; exit 2 ;; esac
 exec %s "$@"
 `, lab.NeedProgram(t, "ip"))
-	if err := os.WriteFile(filepath.Join(folder, "ip"), []byte(script), 0o755); err != nil {
-		t.Fatal(err)
-	}
+	lab.WriteProgram(t, filepath.Join(folder, "ip"), []byte(script), 0o755)
 }
 
 // write writes the configuration file.

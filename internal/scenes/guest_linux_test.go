@@ -15,6 +15,7 @@ const (
 	guestEnv    = "CULVERT_SCENES_GUEST"    // "1": this process runs inside a guest
 	examplesEnv = "CULVERT_SCENES_EXAMPLES" // where examples/ is
 	programEnv  = "CULVERT_SCENES_CULVERT"  // where culvert is
+	aloneEnv    = "CULVERT_SCENES"          // anything: nothing else runs on the machine
 )
 
 func inGuest() bool { return os.Getenv(guestEnv) != "" }
@@ -42,7 +43,6 @@ var guestTests = [][]string{
 
 // TestInGuest runs tests of this package in guests with Debian's kernel, which has what the host's may lack.
 func TestInGuest(t *testing.T) {
-	const aloneEnv = "CULVERT_SCENES"
 	t.Parallel()
 	if testing.Short() {
 		t.Skip("starts guests")

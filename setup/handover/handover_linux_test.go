@@ -50,9 +50,7 @@ func receiver(t *testing.T, socket string, uid, gid uint32, groups ...uint32) *e
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(path, data, 0o755); err != nil {
-			t.Fatal(err)
-		}
+		lab.WriteProgram(t, path, data, 0o755)
 	}
 	cmd := exec.Command(path)
 	cmd.Env = []string{receiveEnv + "=" + socket}

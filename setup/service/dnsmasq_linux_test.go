@@ -73,9 +73,7 @@ func expanded(t *testing.T, s *spec.Spec) []model.Item {
 func (d *dhcp) lease() string {
 	d.t.Helper()
 	script := filepath.Join(d.t.TempDir(), "script")
-	if err := os.WriteFile(script, []byte("#!/bin/sh\n[ \"$1\" = bound ] && echo \"$ip/$mask via $router\"\nexit 0\n"), 0o755); err != nil {
-		d.t.Fatal(err)
-	}
+	lab.WriteProgram(d.t, script, []byte("#!/bin/sh\n[ \"$1\" = bound ] && echo \"$ip/$mask via $router\"\nexit 0\n"), 0o755)
 	return strings.TrimSpace(d.client.Shell("busybox", "udhcpc", "-i", "eth0", "-f", "-q", "-n", "-t", "10", "-T", "1", "-s", script))
 }
 

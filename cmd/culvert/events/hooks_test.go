@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"culvert/control"
+	"culvert/internal/lab"
 )
 
 // ran collects what hooks were run for: the arguments, and the event's kind.
@@ -158,9 +159,7 @@ func TestHooksAreBounded(t *testing.T) {
 func TestHookProgram(t *testing.T) {
 	dir := t.TempDir()
 	script, file := filepath.Join(dir, "hook"), filepath.Join(dir, "said")
-	if err := os.WriteFile(script, []byte("#!/bin/sh\ncat >\"$1\"\necho \"$2 $CULVERT_EVENT $CULVERT_INSTANCE\"\nexit 3\n"), 0o700); err != nil {
-		t.Fatal(err)
-	}
+	lab.WriteProgram(t, script, []byte("#!/bin/sh\ncat >\"$1\"\necho \"$2 $CULVERT_EVENT $CULVERT_INSTANCE\"\nexit 3\n"), 0o700)
 	var log bytes.Buffer
 	hub := NewHub("site", nil)
 	h := NewHooks(hub, slog.New(slog.NewTextHandler(&log, nil)), (*exec.Cmd).Run)
